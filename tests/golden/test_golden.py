@@ -1,0 +1,54 @@
+"""Each golden case, compared tensor by tensor with what the published implementation computed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from golden_cases import ROOT, cases, drawn, layout  # noqa: E402
+
+FOLDERS = cases()
+SERVED = {file.stem for file in (Path(__file__).parent / "adapters").glob("*.py")}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=[f"{f.parent.name}/{f.name}" for f in FOLDERS])
+def test_case(folder: Path, tmp_path: Path) -> None:
+    method = folder.parent.name
+    if method not in SERVED:
+        pytest.skip(f"no plugin serves {method} yet")
+    adapters = importlib.import_module(f"adapters.{method}")
+    case = drawn(folder)
+    if case["kind"] in getattr(adapters, "TRAINING_KINDS", ()):
+        pytest.skip(f"{case['kind']} belongs to training, which vidgen does not have yet")
+    assert case["kind"] in adapters.ADAPTERS, f"no adapter for the kind {case['kind']!r} of {method}"
+    found = adapters.ADAPTERS[case["kind"]](case, tmp_path / "model")
+    for name, expected in case["expected"].items():
+        assert name in found, f"{name} was not computed"
+        assert found[name].shape == expected.shape
+        error = (found[name].double() - expected.double()).abs().max()
+        assert error <= case["tolerance"] * expected.abs().max().double(), f"{name} is off by {error:.2e}"
+
+
+@pytest.mark.skipif(not FOLDERS, reason=f"no golden cases under {ROOT}")
+def test_there_are_cases_of_a_served_method() -> None:
+    assert any(folder.parent.name in SERVED for folder in FOLDERS)
+
+
+def test_modelscope_layout_loads_with_every_key_accounted_for() -> None:
+    from diffusers import UNet3DConditionModel
+
+    from vidgen_core.models.loading import check_layout
+
+    shapes = layout("modelscope_unet")
+    if shapes is None:
+        pytest.skip(f"no layouts under {ROOT}")
+    with torch.device("meta"):
+        unet = UNet3DConditionModel(
+            sample_size=32, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=1024, attention_head_dim=64
+        )
+    check_layout(unet, shapes, "modelscope_unet")

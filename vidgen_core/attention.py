@@ -1,0 +1,223 @@
+"""Attention of the UNet families: which kernel runs, and how methods put their processors in place.
+
+diffusers' own backend switch is ignored by these UNets' processors, so the kernel is chosen here and a backend that
+cannot run is an error, never a fallback. B batch, N queries, L keys, h heads, d head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from vidgen_core.errors import BadRequest, VidgenError, nearest
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(q (B, h, N, d), k (B, h, L, d), v (B, h, L, d)) -> (B, h, N, d)."""
+
+
+# ------------------------------------------------------------------------------------------------ backends
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    # xformers wants B N h d
+    out: Tensor = memory_efficient_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+def _math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    # The materialised reference, for comparisons only: its score matrix is B h N L.
+    return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1) @ v
+
+
+BACKENDS: dict[str, Attend] = {"sdpa": _sdpa, "flash": _flash, "xformers": _xformers, "math": _math}
+
+
+def backend(name: str, device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
+    """The kernel to run: its name and function, tried on this device and dtype.
+
+    ``auto`` is sdpa, which picks its own fastest kernel. Raises BadRequest for an unknown backend or one that fails
+    here (importable is not the same as able: xformers has no CPU operator).
+    """
+    name = "sdpa" if name == "auto" else name
+    if name not in BACKENDS:
+        raise BadRequest(f"attention={name} is not a backend.{nearest(name, [*BACKENDS, 'auto'])}")
+    probe = torch.zeros(1, 1, 8, 32, device=device, dtype=dtype)
+    try:
+        BACKENDS[name](probe, probe, probe)
+    except Exception as error:  # ImportError, NotImplementedError, RuntimeError: each backend has its own way
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise BadRequest(
+            f"attention={name} cannot run on {device.type} in {str(dtype).removeprefix('torch.')}: {reason}. "
+            "Use attention=sdpa (or auto), which runs everywhere."
+        ) from error
+    return name, BACKENDS[name]
+
+
+# ---------------------------------------------------------------------------------------------- processors
+
+
+class Processor(Protocol):
+    """What diffusers' ``Attention`` calls. ``backend`` names the kernel that it runs."""
+
+    backend: str
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs: Any
+    ) -> Tensor: ...
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, h * d) -> (B, h, N, d), a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def project_out(attn: Attention, x: Tensor) -> Tensor:
+    """(B, h, N, d) -> (B, N, D) through the output projection and its dropout."""
+    x = attn.to_out[0](x.transpose(1, 2).flatten(2))
+    x = attn.to_out[1](x)
+    # 1.0 in these UNets: dividing by it would be one more pass over memory.
+    return x if attn.rescale_output_factor == 1.0 else x / attn.rescale_output_factor
+
+
+class SelfAttention:
+    """Attention over (B, N, D), or over the given ``encoder_hidden_states`` (B, L, D')."""
+
+    def __init__(self, backend: str, attend: Attend) -> None:
+        self.backend = backend
+        self.attend = attend
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q = split_heads(attn.to_q(hidden_states), attn.heads)
+        k = split_heads(attn.to_k(source), attn.heads)
+        v = split_heads(attn.to_v(source), attn.heads)
+        return project_out(attn, self.attend(q, k, v))
+
+
+class TextCrossAttention:
+    """Cross-attention to per-frame text that is projected once per run (TALC section 3, equation-free: a gather).
+
+    ``set_text`` hands over keys and values (G, h, L, d): one row for every ``B * F / G`` neighbouring frames that read
+    the same text. Those frames are folded into the query axis, so no key is ever copied per frame.
+    """
+
+    def __init__(self, backend: str, attend: Attend) -> None:
+        self.backend = backend
+        self.attend = attend
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
+
+    def project(self, attn: Attention, embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (U, h, L, d) of the distinct texts (U, L, D)."""
+        return split_heads(attn.to_k(embeds), attn.heads), split_heads(attn.to_v(embeds), attn.heads)
+
+    def set_text(self, key: Tensor | None, value: Tensor | None) -> None:
+        """Use these keys and values (G, h, L, d) in the coming calls."""
+        self.key, self.value = key, value
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        assert self.key is not None and self.value is not None, "text was not set before the network was called"
+        rows, tokens, width = hidden_states.shape  # B*F, N, D
+        groups = len(self.key)
+        q = split_heads(attn.to_q(hidden_states).view(groups, rows // groups * tokens, -1), attn.heads)
+        out = self.attend(q, self.key, self.value)
+        return project_out(attn, out).view(rows, tokens, width)
+
+
+# ---------------------------------------------------------------------------------------------- installation
+
+Build = Callable[[str, Attention, Any], Any]
+"""(module name, module, the processor in place) -> the processor to put there; it may call the one in place."""
+
+
+def attentions(network: nn.Module) -> Iterator[tuple[str, Attention]]:
+    """Every attention module with its name."""
+    return ((name, module) for name, module in network.named_modules() if isinstance(module, Attention))
+
+
+@contextmanager
+def install(
+    network: nn.Module,
+    where: Callable[[str, Attention], bool],
+    build: Build,
+    *,
+    owner: str,
+    replaces: bool = False,
+) -> Iterator[list[Any]]:
+    """Put processors in place for the duration of the context and restore the very objects afterwards.
+
+    Args:
+        where: Chooses the attention modules by name and module.
+        build: Makes the new processor; wrapping composes in list order.
+        owner: The method's name, for conflicts.
+        replaces: True when the processor in place is not called any more.
+
+    Yields:
+        The installed processors.
+
+    Raises:
+        BadRequest: when two methods replace the processor of one module.
+    """
+    replaced: dict[str, str] = network.__dict__.setdefault("_vidgen_replaced", {})
+    chosen = [(name, module) for name, module in attentions(network) if where(name, module)]
+    if replaces:
+        for name, _ in chosen:
+            if name in replaced:
+                raise BadRequest(
+                    f"'{replaced[name]}' and '{owner}' both replace the attention of '{name}'. Leave one of them out."
+                )
+    before = [(module, module.processor) for _, module in chosen]
+    try:
+        installed = []
+        for name, module in chosen:
+            installed.append(build(name, module, module.processor))
+            module.set_processor(installed[-1])
+            if replaces:
+                replaced[name] = owner
+        yield installed
+    finally:
+        for module, processor in reversed(before):
+            module.set_processor(processor)
+        if replaces:
+            for name, _ in chosen:
+                replaced.pop(name, None)
+
+
+def is_plain(attn: Attention) -> bool:
+    """Whether an attention module has none of the extras (group norm, residual, added keys) of other families."""
+    extras = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, getattr(attn, "add_k_proj", None))
+    return all(extra is None for extra in extras) and not attn.residual_connection and not attn.norm_cross
+
+
+def verify_backend(network: nn.Module, name: str) -> None:
+    """Raise VidgenError unless every attention of the network runs the backend that was asked for."""
+    other = [n for n, module in attentions(network) if getattr(module.processor, "backend", None) != name]
+    if other:
+        raise VidgenError(
+            f"attention={name} was asked for, but {len(other)} attention modules run something else, first '{other[0]}'. "
+            "A method that installs processors must run them through `backbone.attend`."
+        )

@@ -1,0 +1,108 @@
+"""From prompts on a frame axis to what the network sees: distinct texts, and which frame attends to which.
+
+B videos, F frames, U distinct texts, L text tokens, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vidgen_core.run import Run, Window
+
+
+@dataclass(frozen=True)
+class Branches:
+    """A condition that differs between the guided (``cond``) and the unguided (``uncond``) prediction."""
+
+    cond: Any
+    uncond: Any
+
+
+@dataclass(frozen=True)
+class PerFrameText:
+    """Text for every frame without a copy per frame.
+
+    Attributes:
+        embeds: (U, L, D) the distinct texts. Keys and values are projected once per such tensor *object*.
+        index: (B, F) integers into U: the text of each absolute frame of the window.
+    """
+
+    embeds: Tensor
+    index: Tensor
+
+
+class Condition(dict[str, Any]):
+    """The named conditions of one window. Any value may be ``Branches``."""
+
+    def branch(self, name: str) -> dict[str, Any]:
+        """The conditions of one guidance branch, ``cond`` or ``uncond``."""
+        return {key: getattr(value, name) if isinstance(value, Branches) else value for key, value in self.items()}
+
+
+class TextTable:
+    """The distinct texts of one run, each encoded once; rows are stable, so windows share one ``embeds``.
+
+    Args:
+        encode: Texts to their embeddings (n, L, D).
+    """
+
+    def __init__(self, encode: Callable[[Sequence[str]], Tensor]) -> None:
+        self._encode = encode
+        self._rows: dict[Any, int] = {}
+        self.embeds: Tensor | None = None
+
+    def rows(self, texts: Sequence[str]) -> list[int]:
+        """The row of each text; those not seen before are encoded in one batch."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if missing:
+            self._append(missing, self._encode(missing))
+        return [self._rows[text] for text in texts]
+
+    def blend(self, first: str, second: str, weight: float) -> int:
+        """The row of (1 - weight) * first + weight * second, for a cross-fade between neighbouring captions."""
+        key = (first, second, round(weight, 6))
+        if key not in self._rows:
+            a, b = self.rows([first, second])
+            assert self.embeds is not None
+            self._append([key], torch.lerp(self.embeds[a], self.embeds[b], weight)[None])
+        return self._rows[key]
+
+    def put(self, texts: Sequence[str], embeds: Tensor) -> None:
+        """Supply embeddings (n, L, D) for texts instead of encoding them."""
+        self._append(texts, embeds)
+
+    def _append(self, keys: Sequence[Any], embeds: Tensor) -> None:
+        start = 0 if self.embeds is None else len(self.embeds)
+        self._rows.update({key: start + i for i, key in enumerate(keys)})
+        self.embeds = embeds if self.embeds is None else torch.cat([self.embeds, embeds])
+
+
+def text_per_frame(
+    run: Run, window: Window, row: Callable[[int, int], int] | None = None
+) -> Branches:
+    """The text of each absolute frame's scene, and of its negative prompt, as ``Branches`` of ``PerFrameText``.
+
+    Args:
+        row: (video, absolute frame) -> row of ``run.texts`` for the guided branch; default the frame's scene.
+    """
+    # All texts of the run at once: one table, one projection of keys and values for every window to come.
+    run.texts.rows([s.prompt for v in run.request.videos for s in v.scenes])
+    run.texts.rows([s.negative_prompt for v in run.request.videos for s in v.scenes])
+
+    def scene_row(video: int, frame: int, field: str) -> int:
+        timeline = run.request.videos[video]
+        return run.texts.rows([getattr(timeline.scenes[timeline.scene_at(frame)], field)])[0]
+
+    videos = range(len(run.request.videos))
+    positive = row or (lambda video, frame: scene_row(video, frame, "prompt"))
+    cond = [[positive(v, f) for f in window.span] for v in videos]
+    uncond = [[scene_row(v, f, "negative_prompt") for f in window.span] for v in videos]
+    embeds = run.texts.embeds
+    assert embeds is not None
+    return Branches(PerFrameText(embeds, torch.tensor(cond)), PerFrameText(embeds, torch.tensor(uncond)))

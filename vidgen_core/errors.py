@@ -1,0 +1,27 @@
+"""The two ways a command can go wrong, each one paragraph that names the mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VidgenError(Exception):
+    """A run failed for a reason we can name (exit code 1). ``str(error)`` is one paragraph."""
+
+    exit_code = 1
+
+
+class BadRequest(VidgenError):
+    """What was asked cannot be done (exit code 2): found before any weight is loaded wherever possible."""
+
+    exit_code = 2
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the valid name closest to ``name``, or the sorted list when none is close."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" There are: {', '.join(names)}." if names else ""

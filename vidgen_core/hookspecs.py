@@ -1,0 +1,197 @@
+"""Every hook of vidgen, in the order in which a run calls them.
+
+A run, step by step (``run.py`` is this page as code)::
+
+    request = prepare_request(request)                           chain    scenes, spans, frame counts
+    backbone = build_backbone(run)                               sole     default: the model of the config
+    with attach(run, backbone):                                  chain    install modules and processors, undo after
+        for group in plan(run):                                  sole     default: one window over all frames
+            for window in sample(run, group, denoise):           sole     default: the scheduler's loop; per window:
+                recall(run, window)                              collect  -> window.memory
+                condition(run, window)                           collect  -> window.condition
+                refine_condition(run, window, condition)         chain
+                start_latents(run, window)                       sole     default: noise keyed by absolute frame
+                for every step:
+                    guide(run, step, predict)                    sole     default: classifier-free guidance
+                    after_step(run, window, step, latents)       chain    latents after the scheduler
+                    on_step(run, window, step, latents)          observe  progress, previews
+                remember(run, window, latents, frames)           observe  decoded, unquantised, before finish_frames
+            finish_frames(run, blocks)                           chain    a stream of frames to a stream of frames
+            deliver(run, block)                                  observe  writer, metrics
+    on_failure(run, moment, error)                               observe
+
+Kinds, enforced by ``moments.py`` before any weight loads:
+
+``sole``
+    One owner; the core has a default. Two owners are an error unless the user picks: ``owner.plan=a``.
+``collect``
+    Dictionaries, merged; the same key from two methods is an error that names both.
+``chain``
+    Each receives the previous value, in the order of ``method=[...]``; ``None`` means unchanged.
+``observe``
+    The result is ignored; all run.
+
+No hook is called inside a network's ``forward``: there a method is made of modules and processors that ``attach``
+installs. Tensors: B videos, C channels, F frames, h w latent cells, H W pixels, L text tokens, D features.
+Implement a hook with ``@vidgen_core.hookimpl`` and only the arguments you use, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidgen_core.conditioning import Condition
+    from vidgen_core.models.backbone import Backbone
+    from vidgen_core.request import Request
+    from vidgen_core.run import FrameBlock, Group, Run, Window
+    from vidgen_core.sampling import Denoise, Predict, Step
+
+HOOK_API_VERSION = 1
+"""The version of this page. It grows when a hook is removed or an argument changes its meaning."""
+
+Spec = TypeVar("Spec", bound=Callable[..., Any])
+
+hookimpl = pluggy.HookimplMarker("vidgen")
+_hookspec = pluggy.HookspecMarker("vidgen")
+
+SOLE, COLLECT, CHAIN, OBSERVE = "sole", "collect", "chain", "observe"
+
+
+def _kind(kind: str) -> Callable[[Spec], Spec]:
+    def mark(function: Spec) -> Spec:
+        function.vidgen_kind = kind  # type: ignore[attr-defined]
+        return _hookspec(function)
+
+    return mark
+
+
+# ------------------------------------------------------------------------------------------------ once
+
+
+@_kind(CHAIN)
+def prepare_request(request: Request) -> Request | None:
+    """Return the request with its scenes laid on the frame axis (``request.replace(...)``), or None.
+
+    Called before anything heavy is imported: raise ``BadRequest`` here for what can never work.
+    """
+
+
+@_kind(SOLE)
+def build_backbone(run: Run) -> Backbone:
+    """Return the denoiser with its VAE and text encoder. Default: the ``model`` of the configuration."""
+
+
+@_kind(CHAIN)
+def attach(run: Run, backbone: Backbone) -> AbstractContextManager[None] | None:
+    """Return a context manager that installs what the method changes and restores the very objects on exit.
+
+    Entered in list order after the core's own processors are in place, left in reverse order, also after an
+    exception. Use ``vidgen_core.attention.install`` for processors.
+    """
+
+
+@_kind(SOLE)
+def plan(run: Run) -> Iterable[Group]:
+    """Return the groups of windows in the order of time; together their ``keep`` spans cover all frames once."""
+
+
+# ---------------------------------------------------------------------------------------------- window
+
+
+@_kind(COLLECT)
+def recall(run: Run, window: Window) -> dict[str, Any]:
+    """Return what the video remembers for this window; merged into ``window.memory``."""
+
+
+@_kind(COLLECT)
+def condition(run: Run, window: Window) -> dict[str, Any]:
+    """Return named conditions of the window's frames; the core supplies ``text`` if nobody does.
+
+    ``text``: ``Branches(cond, uncond)`` of ``PerFrameText``. A value may be ``Branches`` or one for both.
+    """
+
+
+@_kind(CHAIN)
+def refine_condition(run: Run, window: Window, condition: Condition) -> Condition | None:
+    """Return the condition changed, once per window, both guidance branches, before expansion over frames."""
+
+
+@_kind(SOLE)
+def start_latents(run: Run, window: Window) -> Tensor:
+    """Return the latents (B, C, F, h, w) of the first step at unit variance. Default: ``run.noise(window)``."""
+
+
+# ------------------------------------------------------------------------------------- sampling: group, step
+
+
+@_kind(SOLE)
+def sample(run: Run, group: Group, denoise: Denoise) -> Iterator[Window]:
+    """Yield the windows of the group as their latents are finished, preparing each lazily by ``run.prepare``."""
+
+
+@_kind(SOLE)
+def guide(run: Run, step: Step, predict: Predict) -> Tensor:
+    """Return one prediction from ``predict("cond")``, ``predict("uncond")`` or ``predict("cond", "uncond")``."""
+
+
+@_kind(CHAIN)
+def after_step(run: Run, window: Window, step: Step, latents: Tensor) -> Tensor | None:
+    """Return the latents (B, C, F, h, w) corrected after the scheduler's step, or None."""
+
+
+@_kind(OBSERVE)
+def on_step(run: Run, window: Window, step: Step, latents: Tensor) -> None:
+    """See a finished step; ``step.x0()`` gives the present estimate of the clean latents. Must not modify."""
+
+
+# ------------------------------------------------------------------------------------------ memory, output
+
+
+@_kind(OBSERVE)
+def remember(run: Run, window: Window, latents: Tensor, frames: Tensor) -> None:
+    """Keep what later windows need: latents (B, C, F, h, w), frames (B, F, 3, H, W) float in [0, 1], unquantised."""
+
+
+@_kind(CHAIN)
+def finish_frames(run: Run, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock] | None:
+    """Return a stream of frame blocks made from the stream: enhancement, interpolation, trimming."""
+
+
+@_kind(OBSERVE)
+def deliver(run: Run, block: FrameBlock) -> None:
+    """See finished frames leave, in order, in blocks of a few frames."""
+
+
+@_kind(OBSERVE)
+def on_failure(run: Run, moment: str, error: BaseException) -> None:
+    """See the error that ends the run and the moment in which it rose; files already written stay."""
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+@_kind(COLLECT)
+def trainable(run: Run, backbone: Backbone) -> dict[str, Any]:
+    """Return the parameters that train, as {name: parameter}."""
+
+
+@_kind(COLLECT)
+def losses(run: Run, batch: Any, prediction: Any) -> dict[str, Tensor]:
+    """Return named scalar loss terms, already weighted; their sum is minimised."""
+
+
+@_kind(SOLE)
+def batches(run: Run) -> Iterable[Any]:
+    """Return the training batches of one epoch."""
+
+
+def kinds() -> dict[str, str]:
+    """Every hook's name and kind, in the order of this page."""
+    return {name: f.vidgen_kind for name, f in globals().items() if hasattr(f, "vidgen_kind")}

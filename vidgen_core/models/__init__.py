@@ -1,0 +1,1 @@
+"""Backbones: a denoiser, its VAE and its text encoder behind one call."""

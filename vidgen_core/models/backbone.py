@@ -1,0 +1,229 @@
+"""A stock denoiser, VAE and text encoder behind one call: ``(latents, t, inputs) -> prediction``.
+
+B videos, C channels, F frames, h w latent cells, U distinct texts, L tokens, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidgen_core import attention
+from vidgen_core.attention import Attend, SelfAttention, TextCrossAttention
+from vidgen_core.conditioning import Condition, PerFrameText
+from vidgen_core.errors import VidgenError
+
+
+@dataclass
+class ModelInput:
+    """The conditions of one network call, prepared once per window: text rows are gathered, tensors are placed."""
+
+    batch: int  # videos times branches
+    text: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # per cross-attention: key, value (G, h, L, d)
+    extra: dict[str, Any] = field(default_factory=dict)  # the other named conditions, per branch
+    placeholder: Tensor | None = None  # (batch, 1, D): the stock forward wants a text argument; nobody reads it
+
+
+class Backbone(nn.Module):
+    """A denoiser of the UNet3D family with its VAE and text encoder.
+
+    Args:
+        denoiser: ``UNet3DConditionModel``, or a class of the same call.
+        vae: ``AutoencoderKL``; None where only latents are wanted.
+        text_encoder: ``CLIPTextModel``; None where embeddings are supplied.
+        tokenizer: A transformers tokenizer; its ``model_max_length`` is L.
+        scheduler_config: The checkpoint's scheduler configuration with its ``_class_name``.
+        weights: Name of each loaded file -> sha256, for the provenance.
+        trained_frames: Frames the model was trained for; 0 when unknown.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        vae: nn.Module | None = None,
+        text_encoder: nn.Module | None = None,
+        tokenizer: Any = None,
+        scheduler_config: dict[str, Any] | None = None,
+        weights: dict[str, str] | None = None,
+        trained_frames: int = 0,
+    ) -> None:
+        super().__init__()
+        self.denoiser: Any = denoiser
+        self.vae: Any = vae
+        self.text_encoder: Any = text_encoder
+        self.tokenizer = tokenizer
+        self.scheduler_config = dict(scheduler_config or {})
+        self.weights = dict(weights or {})
+        self.trained_frames = trained_frames
+        self.methods = nn.ModuleDict()  # what methods learn, by method name
+        self.attention = "sdpa"
+        self.attend: Attend = attention.BACKENDS["sdpa"]
+        self.offload: Any = None  # set by placement: moves parts to the device on use
+        self._cross: list[tuple[Any, TextCrossAttention]] = []
+        self._projected: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None
+        self._selected: ModelInput | None = None
+
+    # ------------------------------------------------------------------------------------------ geometry
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser computes."""
+        return self.offload.device if self.offload is not None else next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's dtype."""
+        return next(self.denoiser.parameters()).dtype
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels per latent cell along one side; 8 without a VAE."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1) if self.vae is not None else 8
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width must divide by, in pixels."""
+        return math.lcm(8, self.scale_factor)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of one frame of latents for a frame of height x width pixels."""
+        channels = self.denoiser.config.out_channels
+        return channels, height // self.scale_factor, width // self.scale_factor
+
+    # ------------------------------------------------------------------------------------------ attention
+
+    @contextmanager
+    def attention_installed(self, name: str) -> Iterator[None]:
+        """Run every attention of the denoiser through the backend ``name``, with per-frame text, inside the context."""
+        name, self.attend = attention.backend(name, self.device, self.dtype)
+        self.attention = name
+
+        def build(path: str, module: Any, current: Any) -> Any:
+            if not attention.is_plain(module):
+                raise VidgenError(f"The attention '{path}' has parts that this backbone does not know.")
+            kind = TextCrossAttention if module.is_cross_attention else SelfAttention
+            return kind(name, self.attend)
+
+        with ExitStack() as stack:
+            stack.enter_context(attention.install(self.denoiser, lambda n, m: True, build, owner="core"))
+            self._cross = [
+                (module, module.processor)
+                for _, module in attention.attentions(self.denoiser)
+                if isinstance(module.processor, TextCrossAttention)
+            ]
+            try:
+                yield
+            finally:
+                self._cross, self._projected, self._selected = [], None, None
+                self.attention, self.attend = "sdpa", attention.BACKENDS["sdpa"]
+
+    def verify_attention(self) -> None:
+        """Raise VidgenError unless every attention, those of methods too, runs the backend that was asked for."""
+        attention.verify_backend(self.denoiser, self.attention)
+
+    # ------------------------------------------------------------------------------------------ prediction
+
+    def prepare(self, condition: Condition, branches: Sequence[str]) -> ModelInput:
+        """The input of one network call that predicts these branches together, stacked in their order.
+
+        Text keys and values are projected once per ``embeds`` object and gathered here, once per window.
+        """
+        parts = [condition.branch(name) for name in branches]
+        texts: list[PerFrameText] = [part["text"] for part in parts]
+        embeds, index = _stack_texts(texts)
+        # One row of keys for the longest run of frames that all read the same text: no copy per frame.
+        fold = _fold(index)
+        rows = index.flatten()[::fold].to(self.device)
+        text = [(k[rows], v[rows]) for k, v in self._project(embeds)]
+        extra = {key: [part[key] for part in parts] for key in parts[0] if key != "text"}
+        placeholder = torch.zeros(len(index), 1, embeds.shape[-1], device=self.device, dtype=self.dtype)
+        return ModelInput(len(index), text, extra, placeholder)
+
+    def _project(self, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:
+        if self._projected is None or self._projected[0] is not embeds or torch.is_grad_enabled():
+            if self.offload is not None:
+                self.offload.need(self.denoiser)
+            placed = embeds.to(self.device, self.dtype)
+            self._projected = (embeds, [processor.project(module, placed) for module, processor in self._cross])
+        return self._projected[1]
+
+    def predict(self, latents: Tensor, t: Tensor, inputs: ModelInput) -> Tensor:
+        """The network's output (batch, C, F, h, w) for latents of the same shape at timestep ``t``."""
+        if inputs is not self._selected:
+            for (_, processor), (key, value) in zip(self._cross, inputs.text, strict=True):
+                processor.set_text(key, value)
+            self._selected = inputs
+        if self.offload is not None:
+            self.offload.need(self.denoiser)
+        out: Tensor = self.denoiser(
+            latents.to(self.device, self.dtype), t, encoder_hidden_states=inputs.placeholder, return_dict=False
+        )[0]
+        return out
+
+    # ------------------------------------------------------------------------------------------------ text
+
+    @property
+    def max_tokens(self) -> int:
+        """L, the tokenizer's length; texts beyond it are cut."""
+        return int(self.tokenizer.model_max_length)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text needs, start and end included."""
+        return len(self.tokenizer(text).input_ids)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """The last hidden states (n, L, D) of texts, padded and cut to L tokens, without an attention mask."""
+        if self.text_encoder is None:
+            raise VidgenError("This backbone has no text encoder; its texts must be supplied as embeddings.")
+        if self.offload is not None:
+            self.offload.need(self.text_encoder)
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
+        )
+        device = self.offload.device if self.offload is not None else self.text_encoder.device
+        out: Tensor = self.text_encoder(tokens.input_ids.to(device)).last_hidden_state
+        return out
+
+    # -------------------------------------------------------------------------------------------- pixels
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, frames_at_once: int = 1) -> Iterator[Tensor]:
+        """Yield pixels (B, n, 3, H, W), float32 in [0, 1] on the CPU, a few frames at a time, in order.
+
+        The VAE normalises every frame by itself, so slicing is exact; all frames at once is what runs out of memory.
+        """
+        if self.vae is None:
+            raise VidgenError("This backbone has no VAE; only latents can be had from it.")
+        if self.offload is not None:
+            self.offload.need(self.vae)
+        scaling = self.vae.config.scaling_factor
+        device = self.offload.device if self.offload is not None else self.vae.device
+        for start in range(0, latents.shape[2], frames_at_once):
+            part = latents[:, :, start : start + frames_at_once]
+            cells = part.transpose(1, 2).flatten(0, 1).to(device, self.vae.dtype) / scaling
+            pixels = self.vae.decode(cells, return_dict=False)[0].float().cpu()
+            yield pixels.mul_(0.5).add_(0.5).clamp_(0, 1).unflatten(0, (len(part), -1))
+
+
+def _stack_texts(texts: Sequence[PerFrameText]) -> tuple[Tensor, Tensor]:
+    if all(text.embeds is texts[0].embeds for text in texts):
+        return texts[0].embeds, torch.cat([text.index for text in texts])
+    offsets = [0]
+    for text in texts:
+        offsets.append(offsets[-1] + len(text.embeds))
+    embeds = torch.cat([text.embeds for text in texts])
+    return embeds, torch.cat([text.index + offset for text, offset in zip(texts, offsets, strict=False)])
+
+
+def _fold(index: Tensor) -> int:
+    """How many neighbouring frames can share one row everywhere: the greatest common divisor of all runs."""
+    frames = index.shape[1]
+    borders = (torch.nonzero((index[:, 1:] != index[:, :-1]).any(0)).flatten() + 1).tolist()
+    return math.gcd(frames, *borders)

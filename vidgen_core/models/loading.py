@@ -1,0 +1,178 @@
+"""Reading stock models from diffusers folders or hub ids: nothing missing, nothing unexpected, nothing executed.
+
+Weights are read as safetensors, or as ``torch.load(weights_only=True)`` by the libraries; a pickle that needs more
+is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from vidgen_core.errors import BadRequest
+
+PACKAGE = "pkg://"
+
+
+def resolve(path: str) -> str:
+    """A folder, ``pkg://package/folder`` inside an installed package, or a hub id as it is.
+
+    Raises BadRequest for a path that looks like a folder but is none, or holds no model.
+    """
+    if path.startswith(PACKAGE):
+        from importlib.resources import files
+
+        package, _, inside = path.removeprefix(PACKAGE).partition("/")
+        folder = Path(str(files(package).joinpath(inside)))
+    else:
+        folder = Path(path).expanduser()
+        looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
+        if not folder.exists() and not looks_local:
+            return path
+    if not folder.is_dir():
+        raise BadRequest(f"There is no model folder '{folder}'. Give a diffusers folder or a hub id 'owner/name'.")
+    if not (folder / "model_index.json").is_file() and not (folder / "unet" / "config.json").is_file():
+        raise BadRequest(
+            f"'{folder}' is not a model: it has neither model_index.json nor unet/config.json, as diffusers folders have."
+        )
+    return str(folder)
+
+
+def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """One component by its class's own ``from_pretrained``, with every tensor accounted for.
+
+    Raises:
+        BadRequest: when files are missing, truncated, pickled code, or names and shapes do not fit; all are named.
+    """
+    name = f"{path}/{subfolder}"
+    variants = [variant, None] if variant else [None]
+    for attempt in variants:
+        keywords = {"variant": attempt} if attempt else {}
+        dtype_key = "dtype" if cls.__module__.startswith("transformers") and _transformers_major() >= 5 else "torch_dtype"
+        try:
+            model, info = cls.from_pretrained(
+                path, subfolder=subfolder, output_loading_info=True, **{dtype_key: dtype}, **keywords
+            )
+        except Exception as error:  # OSError, SafetensorError, UnpicklingError, ValueError, json errors: all are files
+            if attempt and "variant" in str(error):
+                continue
+            raise BadRequest(_why_not(name, path, error)) from error
+        break
+    _account(name, info)
+    return model.eval()
+
+
+def load_text_encoder(path: str, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """The CLIP text encoder, from files with or without the ``text_model.`` prefix (transformers 4 and 5 differ)."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    try:
+        return load_component(CLIPTextModel, path, "text_encoder", dtype, variant)
+    except BadRequest:
+        file = Path(path) / "text_encoder" / "model.safetensors"
+        if not file.is_file():
+            raise
+        # transformers 4 does not find names without the prefix by itself.
+        try:
+            state = with_prefix_of(CLIPTextModel, load_file(file))
+        except Exception:
+            state = None
+        if state is None:
+            raise
+        config = CLIPTextConfig.from_pretrained(path, subfolder="text_encoder")
+        model = CLIPTextModel(config).to(dtype)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        _account(f"{path}/text_encoder", {"missing_keys": missing, "unexpected_keys": unexpected})
+        return model.eval()
+
+
+def with_prefix_of(cls: Any, state: Mapping[str, torch.Tensor], prefix: str = "text_model.") -> dict[str, torch.Tensor]:
+    """A text encoder's tensors under the names that ``cls`` of the installed transformers uses."""
+    with torch.device("meta"):
+        wants = any(name.startswith(prefix) for name in cls(cls.config_class()).state_dict())
+    bare = {name.removeprefix(prefix): tensor for name, tensor in state.items() if not name.endswith("position_ids")}
+    return {prefix + name: tensor for name, tensor in bare.items()} if wants else bare
+
+
+def check_layout(model: torch.nn.Module, shapes: Mapping[str, Any], name: str) -> None:
+    """Raise BadRequest, naming every key, unless a checkpoint's names and shapes are exactly the model's."""
+    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    _account(
+        name,
+        {
+            "missing_keys": [key for key in own if key not in shapes],
+            "unexpected_keys": [key for key in shapes if key not in own],
+            "mismatched_keys": [
+                (key, list(shape), own[key]) for key, shape in shapes.items() if key in own and own[key] != list(shape)
+            ],
+        },
+    )
+
+
+def hashes(path: str) -> dict[str, str]:
+    """Relative name -> sha256 of every weight file of a local model folder; empty for a hub id."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return {}
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin"))
+    found = {}
+    for file in files:
+        digest = hashlib.sha256()
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 22):
+                digest.update(chunk)
+        found[str(file.relative_to(folder))] = digest.hexdigest()
+    return found
+
+
+def read_scheduler_config(path: str) -> dict[str, Any]:
+    """The checkpoint's scheduler configuration, as it was written: only keys that the file has."""
+    file = Path(path) / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            file = Path(hf_hub_download(path, "scheduler/scheduler_config.json"))
+        except Exception as error:  # a local folder without a scheduler, or no network
+            raise BadRequest(f"'{path}' has no scheduler/scheduler_config.json that can be read: {error}") from error
+    config: dict[str, Any] = json.loads(file.read_text())
+    return config
+
+
+def _account(name: str, info: Mapping[str, Any]) -> None:
+    parts = []
+    for kind, label in (
+        ("missing_keys", "missing"),
+        ("unexpected_keys", "unexpected"),
+        ("mismatched_keys", "of another shape"),
+        ("error_msgs", "unreadable"),
+    ):
+        keys = [str(key) for key in info.get(kind) or [] if not str(key).endswith("position_ids")]
+        if keys:
+            shown = ", ".join(keys[:5]) + (f", and {len(keys) - 5} more" if len(keys) > 5 else "")
+            parts.append(f"{len(keys)} {label}: {shown}")
+    if parts:
+        raise BadRequest(f"The weights in '{name}' do not fit the model: {'; '.join(parts)}.")
+
+
+def _why_not(name: str, path: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "weights_only" in text.lower() or "unpickl" in text.lower() or "weights only" in text.lower():
+        mend = "It is a pickle that would run code on loading; ask its author for safetensors."
+    elif Path(path).is_dir():
+        mend = "The files are missing, truncated or damaged; copy the folder again."
+    else:
+        mend = "It is no folder here; as a hub id it could not be fetched. Check the name and the network."
+    return f"The model '{name}' cannot be read ({type(error).__name__}: {text[:200]}). {mend}"
+
+
+def _transformers_major() -> int:
+    import transformers
+
+    return int(transformers.__version__.split(".")[0])

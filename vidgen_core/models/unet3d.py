@@ -1,0 +1,57 @@
+"""Text-to-video models around ``UNet3DConditionModel``: ModelScope, ZeroScope, and any folder of that layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vidgen_core.errors import BadRequest
+from vidgen_core.models import loading
+from vidgen_core.models.backbone import Backbone
+
+
+def load(
+    path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    trained_frames: int = 0,
+) -> Backbone:
+    """The backbone in a diffusers folder, a folder of an installed package (``pkg://``), or a hub id.
+
+    Args:
+        variant: Which weight files to prefer, such as ``fp16``; the plain ones where there are none.
+        trained_frames: Frames the model was trained for; a longer clip warns.
+
+    Raises:
+        BadRequest: the folder is no model, or its weights are missing, damaged, pickled or of another shape.
+    """
+    from diffusers import AutoencoderKL, UNet3DConditionModel
+    from transformers import AutoTokenizer
+
+    path = loading.resolve(path)
+    unet = loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant)
+    vae = loading.load_component(AutoencoderKL, path, "vae", dtype, variant)
+    text_encoder = loading.load_text_encoder(path, dtype, variant)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    except Exception as error:  # transformers raises many kinds here
+        raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
+    return Backbone(
+        unet,
+        vae,
+        text_encoder,
+        tokenizer,
+        scheduler_config=loading.read_scheduler_config(path),
+        weights=loading.hashes(path),
+        trained_frames=trained_frames,
+    )
+
+
+def load_denoiser(path: str, *, dtype: torch.dtype = torch.float32, scheduler_config: Any = None) -> Backbone:
+    """Only the UNet of a folder, for work on latents with supplied embeddings."""
+    from diffusers import UNet3DConditionModel
+
+    unet = loading.load_component(UNet3DConditionModel, loading.resolve(path), "unet", dtype)
+    return Backbone(unet, scheduler_config=scheduler_config)

@@ -1,0 +1,216 @@
+"""The hooks of one run: who owns each moment, in which order, checked before anything heavy happens.
+
+Each run has its own ``Moments`` around a fresh pluggy ``PluginManager``; nothing here outlives it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import pluggy
+
+from vidgen_core import hookspecs
+from vidgen_core.errors import BadRequest, VidgenError, nearest
+
+CORE = "core"
+
+
+class Moments:
+    """The hooks of one run, called as ``moments.plan(run=run)``; arguments by name only.
+
+    Args:
+        methods: The chosen methods in the order of ``method=[...]``: name -> object with hooks.
+        owners: The user's choice between two owners of a sole hook: hook -> method name, or ``core``.
+        defaults: The core's own answer for each sole hook.
+        observers: The house's observers (writer, progress), called after the methods': name -> object.
+        trace: Print each hook call with its owner and duration to stderr.
+
+    Raises:
+        BadRequest: for an unknown hook or argument, two owners of a sole hook, or a choice that names nobody.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, object],
+        owners: Mapping[str, str] | None = None,
+        defaults: Mapping[str, Callable[..., Any]] | None = None,
+        observers: Mapping[str, object] | None = None,
+        trace: bool = False,
+    ) -> None:
+        self.methods = dict(methods)
+        self._owners = dict(owners or {})
+        self._defaults = dict(defaults or {})
+        self._trace = trace
+        self._kinds = hookspecs.kinds()
+        self.current = "start"  # the hook called last and its owner, for messages about failures
+        everyone = {**self.methods, **(observers or {})}
+        self._manager = pluggy.PluginManager("vidgen")
+        self._manager.add_hookspecs(hookspecs)
+        for name, plugin in everyone.items():
+            self._register(name, plugin)
+        implementers = {hook: [n for n in everyone if self._implements(n, hook)] for hook in self._kinds}
+        self._check_owners(implementers)
+        # One caller per (hook, owner), fixed for the run: pluggy still passes only the arguments a hook declares.
+        self._callers: dict[str, list[tuple[str, Callable[..., Any]]]] = {
+            hook: [(name, self._caller(hook, name, everyone)) for name in names] for hook, names in implementers.items()
+        }
+
+    # -------------------------------------------------------------------------------------- registration
+
+    def _register(self, name: str, plugin: object) -> None:
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            marked = [n for n, f in inspect.getmembers(plugin, callable) if hasattr(f, "vidgen_impl")]
+            for hook in marked:
+                if hook not in self._kinds:
+                    raise BadRequest(
+                        f"The method '{name}' implements a hook '{hook}' that does not exist.{nearest(hook, self._kinds)}"
+                    ) from error
+                known = inspect.signature(getattr(hookspecs, hook)).parameters
+                for argument in inspect.signature(getattr(plugin, hook)).parameters:
+                    if argument not in known:
+                        raise BadRequest(
+                            f"The method '{name}' asks for an argument '{argument}' in its hook '{hook}', which has "
+                            f"only: {', '.join(known)}.{nearest(argument, known)}"
+                        ) from error
+            raise BadRequest(f"The method '{name}' cannot be registered: {error}") from error
+
+    def _implements(self, name: str, hook: str) -> bool:
+        plugin = self._manager.get_plugin(name)
+        return any(impl.plugin is plugin for impl in getattr(self._manager.hook, hook).get_hookimpls())
+
+    def _caller(self, hook: str, name: str, everyone: Mapping[str, object]) -> Callable[..., Any]:
+        others = [plugin for other, plugin in everyone.items() if other != name]
+        return self._manager.subset_hook_caller(hook, remove_plugins=others)
+
+    def _check_owners(self, implementers: dict[str, list[str]]) -> None:
+        for hook, owner in self._owners.items():
+            soles = [h for h, kind in self._kinds.items() if kind == hookspecs.SOLE]
+            if hook not in soles:
+                raise BadRequest(f"owner.{hook}={owner}: only a hook with one owner can be given.{nearest(hook, soles)}")
+            if owner != CORE and owner not in implementers[hook]:
+                raise BadRequest(
+                    f"owner.{hook}={owner}, but '{owner}' does not implement '{hook}'."
+                    f"{nearest(owner, [CORE, *implementers[hook]])}"
+                )
+            implementers[hook] = [] if owner == CORE else [owner]
+        for hook, kind in self._kinds.items():
+            if kind == hookspecs.SOLE and len(implementers[hook]) > 1:
+                names = implementers[hook]
+                raise BadRequest(
+                    f"{' and '.join(repr(n) for n in names)} both want to own '{hook}', which has one owner. Leave one "
+                    f"out, or pick: {' or '.join(f'owner.{hook}={n}' for n in names)}."
+                )
+
+    # --------------------------------------------------------------------------------------------- calls
+
+    def __getattr__(self, hook: str) -> Callable[..., Any]:
+        kind = self.__dict__.get("_kinds", {}).get(hook)
+        if kind is None:
+            raise AttributeError(hook)
+        call = {
+            hookspecs.SOLE: self._sole,
+            hookspecs.COLLECT: self._collect,
+            hookspecs.CHAIN: self._chain,
+            hookspecs.OBSERVE: self._observe,
+        }[kind]
+
+        def moment(**arguments: Any) -> Any:
+            return call(hook, arguments)
+
+        # Kept on the instance, so that a step does not build it again.
+        self.__dict__[hook] = moment
+        return moment
+
+    def owners(self, hook: str) -> list[str]:
+        """Who implements a hook in this run, in calling order; ``core`` where only the core's default runs."""
+        names = [name for name, _ in self._callers[hook]]
+        return names or ([CORE] if hook in self._defaults else [])
+
+    def table(self) -> list[tuple[str, str, list[str]]]:
+        """(hook, kind, owners in calling order) for every hook, in the order of a run."""
+        return [(hook, kind, self.owners(hook)) for hook, kind in self._kinds.items()]
+
+    def _call(self, hook: str, owner: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        self.current = f"{hook} of {owner}"
+        if not self._trace:
+            return function(**arguments)
+        start = time.perf_counter()
+        try:
+            return function(**arguments)
+        finally:
+            where = arguments.get("window") or arguments.get("step")
+            milliseconds = 1000 * (time.perf_counter() - start)
+            print(f"trace {hook:<17} {owner:<14} {milliseconds:9.2f} ms  {_place(where)}", file=sys.stderr)
+
+    def _sole(self, hook: str, arguments: dict[str, Any]) -> Any:
+        if self._callers[hook]:
+            owner, caller = self._callers[hook][0]
+            results = self._call(hook, owner, caller, arguments)
+            if not results:
+                raise VidgenError(f"The method '{owner}' owns '{hook}' but returned None; it must return a result.")
+            return results[0]
+        if hook not in self._defaults:
+            raise VidgenError(f"Nobody owns '{hook}' in this run and the core has no default for it.")
+        return self._call(hook, CORE, self._defaults[hook], arguments)
+
+    def _collect(self, hook: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        source: dict[str, str] = {}
+        for owner, caller in self._callers[hook]:
+            for key, value in (self._call(hook, owner, caller, arguments) or [{}])[0].items():
+                if key in merged:
+                    raise BadRequest(
+                        f"'{source[key]}' and '{owner}' both supply '{key}' in the hook '{hook}'. They cannot run "
+                        "together: leave one out."
+                    )
+                merged[key], source[key] = value, owner
+        return merged
+
+    def _chain(self, hook: str, arguments: dict[str, Any]) -> Any:
+        if hook == "attach":
+            return self._attached(arguments)
+        carried = _CARRIED[hook]
+        for owner, caller in self._callers[hook]:
+            results = self._call(hook, owner, caller, arguments)
+            if results:
+                arguments = {**arguments, carried: results[0]}
+        return arguments[carried]
+
+    @contextmanager
+    def _attached(self, arguments: dict[str, Any]) -> Any:
+        # A chain of contexts: each method sees the backbone as the earlier ones left it, and they unwind in reverse.
+        with ExitStack() as stack:
+            for owner, caller in self._callers["attach"]:
+                contexts: Sequence[AbstractContextManager[None]] = self._call("attach", owner, caller, arguments)
+                for context in contexts:
+                    stack.enter_context(context)
+            yield
+
+    def _observe(self, hook: str, arguments: dict[str, Any]) -> None:
+        for owner, caller in self._callers[hook]:
+            self._call(hook, owner, caller, arguments)
+
+
+_CARRIED = {
+    "prepare_request": "request",
+    "refine_condition": "condition",
+    "after_step": "latents",
+    "finish_frames": "blocks",
+}
+"""The argument of each chain hook that is handed from one method to the next."""
+
+
+def _place(where: Any) -> str:
+    span = getattr(where, "span", None)
+    if span is not None:
+        return f"frames {span.start}..{span.stop - 1}"
+    index = getattr(where, "index", None)
+    return f"step {index}" if index is not None else ""

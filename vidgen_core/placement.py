@@ -1,0 +1,244 @@
+"""Where tensors live and in what form: device, dtype, offload, slices. Chosen automatically, printed, never silent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vidgen_core.errors import BadRequest, nearest
+
+if TYPE_CHECKING:
+    from vidgen_core.models.backbone import Backbone
+    from vidgen_core.request import Request
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHOICES = {
+    "offload": ("none", "model"),
+    "guidance": ("auto", "batched", "two_pass"),
+    "compile": ("none", "blocks", "graph"),
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The resolved plan of one run."""
+
+    device: torch.device
+    dtype: torch.dtype
+    offload: str = "none"
+    vae_slice: int = 1
+    vae_tiling: bool = False
+    feed_forward_chunks: int = 0
+    guidance: str = "batched"
+    channels_last: bool = False
+    compile: str = "none"
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        name = next(key for key, value in DTYPES.items() if value is self.dtype)
+        parts = [
+            f"{self.device} {name}",
+            f"guidance {self.guidance.replace('_', ' ')}",
+            f"VAE {self.vae_slice} frame{'s' if self.vae_slice > 1 else ''} at a time",
+        ]
+        if self.offload != "none":
+            parts.append(f"{self.offload} offload")
+        if self.vae_tiling:
+            parts.append("VAE tiled")
+        if self.feed_forward_chunks:
+            parts.append(f"feed-forward in {self.feed_forward_chunks} chunks")
+        if self.channels_last:
+            parts.append("channels last")
+        if self.compile != "none":
+            parts.append(f"compile {self.compile}")
+        return "; ".join(parts) + (f" ({'; '.join(self.reasons)})" if self.reasons else "")
+
+
+def device_and_dtype(config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype to load into. ``auto``: CUDA in fp16 or bf16 where there is one, else the CPU in fp32.
+
+    Raises BadRequest for a device that is not there, an unknown dtype, or a value outside CHOICES.
+    """
+    for key, choices in CHOICES.items():
+        value = str(config.get(key) or choices[0])
+        if value not in choices:
+            raise BadRequest(f"placement.{key}={value} is not a choice.{nearest(value, choices)}")
+    wanted = str(config.get("device") or "auto")
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    except RuntimeError as error:
+        raise BadRequest(f"placement.device={wanted} is no device. Use auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadRequest(f"placement.device={wanted}, but this torch sees no CUDA device. Use cpu or auto.")
+    if config.get("compile") == "graph" and device.type != "cuda":
+        raise BadRequest("placement.compile=graph captures CUDA graphs and needs a CUDA device. Use compile=none.")
+    name = str(config.get("dtype") or "auto")
+    if name == "auto":
+        best = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp16"
+        return device, DTYPES[best] if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise BadRequest(f"placement.dtype={name} is not known.{nearest(name, [*DTYPES, 'auto'])}")
+    return device, DTYPES[name]
+
+
+def plan(config: Mapping[str, Any], backbone: Backbone, request: Request) -> Placement:
+    """Fill in what the user left open, from the model's size and the memory that is free."""
+    device, dtype = device_and_dtype(config)
+    reasons = []
+    free = free_memory(device)
+    need = activation_bytes(backbone, request, dtype)
+    short = free is not None and need > 0.6 * free
+    if short:
+        reasons.append(f"a step needs about {need / 2**30:.1f} GiB, {(free or 0) / 2**30:.1f} GiB are free")
+    guidance = str(config.get("guidance") or "auto")
+    if guidance == "auto":
+        guidance = "two_pass" if short else "batched"
+    chunks = config.get("feed_forward_chunks")
+    if chunks in (None, "auto"):
+        chunks = 8 if short else 0
+    vae_slice = int(config.get("vae_slice") or 0)
+    if vae_slice == 0:
+        # A slice's widest map at full resolution; slices of one are as fast on the CPU and hold the least.
+        vae_slice = 1 if device.type == "cpu" or short else 4
+    return Placement(
+        device,
+        dtype,
+        str(config.get("offload") or "none"),
+        vae_slice,
+        bool(config.get("vae_tiling")),
+        int(chunks or 0),
+        guidance,
+        bool(config.get("channels_last")),
+        str(config.get("compile") or "none"),
+        tuple(reasons),
+    )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on the device; None where that cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def activation_bytes(backbone: Backbone, request: Request, dtype: torch.dtype) -> int:
+    """A rough bound of one guided step's activations: the feed-forward's 8 C and some 20 C of skips and inputs."""
+    _, h, w = backbone.latent_shape(request.height, request.width)
+    width = backbone.denoiser.config.block_out_channels[0]
+    rows = 2 * len(request.videos) * request.num_frames * h * w
+    return rows * width * 28 * torch.tensor([], dtype=dtype).element_size()
+
+
+class ModelOffload:
+    """Keeps one part of the backbone on the device at a time; ``need(part)`` moves it there and the others away."""
+
+    def __init__(self, parts: list[nn.Module], device: torch.device) -> None:
+        self.device = device
+        self.parts = parts
+        self.present: nn.Module | None = None
+
+    def need(self, part: nn.Module) -> None:
+        """Bring a part to the device."""
+        if self.present is part:
+            return
+        for other in self.parts:
+            if other is not part:
+                nn.Module.to(other, "cpu")
+        nn.Module.to(part, self.device)
+        self.present = part
+
+
+@contextmanager
+def placed(backbone: Backbone, placement: Placement) -> Iterator[None]:
+    """Place the backbone as planned inside the context; what changed in it is undone afterwards."""
+    parts = [p for p in (backbone.denoiser, backbone.vae, backbone.text_encoder) if p is not None]
+    with ExitStack() as stack:
+        if placement.offload == "model":
+            backbone.offload = ModelOffload(parts, placement.device)
+            stack.callback(setattr, backbone, "offload", None)
+            # What methods learn is small and stays.
+            backbone.methods.to(placement.device)
+        else:
+            for part in [*parts, backbone.methods]:
+                nn.Module.to(part, placement.device)
+        if placement.vae_tiling and backbone.vae is not None:
+            backbone.vae.enable_tiling()
+            stack.callback(backbone.vae.disable_tiling)
+        if placement.feed_forward_chunks:
+            stack.enter_context(_feed_forward_chunked(backbone.denoiser, placement.feed_forward_chunks))
+        if placement.channels_last:
+            stack.enter_context(_channels_last(backbone.denoiser))
+        if placement.compile == "blocks":
+            stack.enter_context(_compiled_blocks(backbone.denoiser))
+        if placement.compile == "graph":
+            from vidgen_core.cuda_graph import captured
+
+            stack.enter_context(captured(backbone))
+        yield
+
+
+@contextmanager
+def _feed_forward_chunked(denoiser: nn.Module, chunks: int) -> Iterator[None]:
+    # Chunks along the tokens' axis, as many as divide it: the GEGLU's 8 C map is the largest activation of a step.
+    from diffusers.models.attention import FeedForward
+
+    def chunked(module: nn.Module) -> Any:
+        whole = module.forward
+
+        def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            # Rows are independent; a new tensor is filled, so that no list of parts lives beside the result.
+            rows = hidden_states.shape[0]
+            size = -(-rows // chunks)
+            out = torch.empty_like(hidden_states)
+            for start in range(0, rows, size):
+                out[start : start + size] = whole(hidden_states[start : start + size], *args, **kwargs)
+            return out
+
+        return forward
+
+    blocks = [module for module in denoiser.modules() if isinstance(module, FeedForward)]
+    for block in blocks:
+        block.forward = chunked(block)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+@contextmanager
+def _channels_last(denoiser: nn.Module) -> Iterator[None]:
+    convolutions = [module for module in denoiser.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+    for module in convolutions:
+        layout = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
+        module.weight.data = module.weight.data.contiguous(memory_format=layout)
+    try:
+        yield
+    finally:
+        for module in convolutions:
+            module.weight.data = module.weight.data.contiguous()
+
+
+@contextmanager
+def _compiled_blocks(denoiser: nn.Module) -> Iterator[None]:
+    # The repeated leaves; UNet3D's own list of repeated blocks is empty.
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
+
+    blocks = [m for m in denoiser.modules() if isinstance(m, BasicTransformerBlock | ResnetBlock2D | TemporalConvLayer)]
+    for block in blocks:
+        block.forward = torch.compile(block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

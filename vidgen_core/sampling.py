@@ -1,0 +1,178 @@
+"""Schedulers, guidance, and the default sampling loop: the only hot loop of a run.
+
+B videos, C channels, F frames, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.models.backbone import ModelInput
+
+if TYPE_CHECKING:
+    from vidgen_core.run import Group, Run, Window
+
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "UniPCMultistepScheduler",
+)
+
+
+def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, **options: Any) -> Any:
+    """A diffusers scheduler made from a checkpoint's own configuration.
+
+    Built as the published pipelines build it: the checkpoint's class first, then the wanted class ``from_config`` of
+    that. So a key that the checkpoint's file does not have takes the *wanted* class's default, and one that it has is
+    kept: a DDIM file without ``timestep_spacing`` gives DPM-Solver++ its own ``linspace`` grid, one that was saved
+    again gives it ``leading`` (TALC section 2.1). ``options`` given by the user win over both.
+
+    Args:
+        name: One of SCHEDULERS; None keeps the checkpoint's.
+        options: Keys of that class, such as ``timestep_spacing`` or ``final_sigmas_type``; None values are ignored.
+
+    Raises:
+        BadRequest: for an unknown scheduler or option.
+    """
+    import diffusers
+
+    own = checkpoint.get("_class_name", "DDIMScheduler")
+    if not hasattr(diffusers, own):
+        raise BadRequest(f"The checkpoint names a scheduler '{own}' that diffusers does not have.{nearest(own, SCHEDULERS)}")
+    if name is not None and name not in SCHEDULERS:
+        raise BadRequest(f"scheduler.name={name} is not known.{nearest(name, SCHEDULERS)}")
+    scheduler = getattr(diffusers, own).from_config(dict(checkpoint))
+    wanted = getattr(diffusers, name or own)
+    given = {key: value for key, value in options.items() if value is not None}
+    import inspect
+
+    known = [key for key in inspect.signature(wanted.__init__).parameters if key not in ("self", "kwargs")]
+    for key in given:
+        if key not in known:
+            raise BadRequest(f"{wanted.__name__} has no option '{key}'.{nearest(key, known)}")
+    return wanted.from_config(scheduler.config, **given)
+
+
+@dataclass
+class Step:
+    """One step of one window: where it stands and what is known."""
+
+    index: int
+    total: int
+    t: Tensor  # the timestep, a scalar tensor, so that nothing recompiles
+    window: Window
+    scheduler: Any
+    model_input: Tensor  # B C F h w, the latents scaled for the network
+    prediction: Tensor | None = None  # B C F h w, after guidance
+
+    def x0(self) -> Tensor:
+        """The present estimate of the clean latents (B, C, F, h, w), from the guided prediction."""
+        assert self.prediction is not None
+        # model_input is variance-preserving for every scheduler here (Euler's scale_model_input divides by
+        # sqrt(sigma^2 + 1)), so one formula serves all.
+        abar = self.scheduler.alphas_cumprod.to(self.t.device)[self.t.long()].to(self.prediction.dtype)
+        alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            return alpha * self.model_input - sigma * self.prediction
+        if kind == "sample":
+            return self.prediction
+        return (self.model_input - sigma * self.prediction) / alpha
+
+
+class Predict:
+    """``predict("cond")`` -> (B, C, F, h, w); ``predict("cond", "uncond")`` -> one such tensor per branch.
+
+    Several branches run as one batch, or one after the other where memory is short (placement) or where their texts
+    have different lengths. Inputs are prepared once per window.
+    """
+
+    def __init__(self, run: Run, window: Window, t: Tensor, latents: Tensor) -> None:
+        self.run = run
+        self.window = window
+        self.t = t
+        self.latents = latents
+
+    def __call__(self, *branches: str) -> Any:
+        if len(branches) == 1:
+            return self._predict(branches, self.latents)
+        if self.run.placement.guidance == "two_pass" or not self._equal_lengths(branches):
+            return tuple(self._predict((branch,), self.latents) for branch in branches)
+        # unconditional first, as the published pipelines stack it
+        order = tuple(sorted(branches, reverse=True))
+        stacked = self._predict(order, torch.cat([self.latents] * len(order)))
+        parts = dict(zip(order, stacked.chunk(len(order)), strict=True))
+        return tuple(parts[branch] for branch in branches)
+
+    def _equal_lengths(self, branches: Sequence[str]) -> bool:
+        texts = [self.window.condition.branch(branch)["text"] for branch in branches]
+        return len({text.embeds.shape[1] for text in texts}) == 1
+
+    def _predict(self, branches: tuple[str, ...], latents: Tensor) -> Tensor:
+        inputs: ModelInput | None = self.window.inputs.get(branches)
+        if inputs is None:
+            inputs = self.window.inputs[branches] = self.run.backbone.prepare(self.window.condition, branches)
+        return self.run.backbone.predict(latents, self.t, inputs)
+
+
+Denoise = Callable[["Window", Step], Tensor]
+"""(window, step) -> the guided prediction (B, C, F, h, w), float32."""
+
+
+def denoiser(run: Run) -> Denoise:
+    """The guided network as one function, for the default loop and for methods that own ``sample``."""
+
+    def denoise(window: Window, step: Step) -> Tensor:
+        predict = Predict(run, window, step.t, step.model_input)
+        prediction: Tensor = run.moments.guide(run=run, step=step, predict=predict)
+        step.prediction = prediction.float()
+        return step.prediction
+
+    return denoise
+
+
+def classifier_free_guidance(run: Run, step: Step, predict: Predict) -> Tensor:
+    """u + g (c - u) (Ho and Salimans 2022, eq. 6); the conditional prediction alone for g <= 1."""
+    g = run.request.guidance_scale
+    if g <= 1:
+        return predict("cond")  # type: ignore[no-any-return]
+    cond, uncond = predict("cond", "uncond")
+    return torch.add(uncond, cond - uncond, alpha=g)
+
+
+def one_window(run: Run) -> Sequence[Group]:
+    """The default plan: all frames in one window."""
+    from vidgen_core.run import Group, Window
+
+    span = range(run.request.num_frames)
+    return [Group((Window(span, span),))]
+
+
+def keyed_start(run: Run, window: Window) -> Tensor:
+    """The default start: unit normal noise keyed by seed, video, stage, group and absolute frame."""
+    return run.noise(window)
+
+
+@torch.no_grad()
+def scheduler_loop(run: Run, group: Group, denoise: Denoise) -> Iterator[Window]:
+    """The default sampler: every window of the group by itself, through all steps of the scheduler."""
+    for window in group.windows:
+        run.prepare(window)
+        scheduler = run.make_scheduler()
+        timesteps = run.timesteps(scheduler)
+        assert window.latents is not None
+        latents = window.latents.to(run.backbone.device) * scheduler.init_noise_sigma
+        for index, t in enumerate(timesteps):
+            step = Step(index, len(timesteps), t, window, scheduler, scheduler.scale_model_input(latents, t))
+            latents = scheduler.step(denoise(window, step), t, latents, return_dict=False)[0]
+            latents = run.moments.after_step(run=run, window=window, step=step, latents=latents)
+            run.moments.on_step(run=run, window=window, step=step, latents=latents)
+        window.latents = latents
+        yield window
