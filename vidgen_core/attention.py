@@ -117,7 +117,7 @@ class SelfAttention:
 
 
 class TextCrossAttention:
-    """Cross-attention to per-frame text that is projected once per run (TALC section 3, equation-free: a gather).
+    """Cross-attention to per-frame text that is projected once per run.
 
     ``set_text`` hands over keys and values (G, h, L, d): one row for every ``B * F / G`` neighbouring frames that read
     the same text. Those frames are folded into the query axis, so no key is ever copied per frame.
@@ -218,6 +218,7 @@ def verify_backend(network: nn.Module, name: str) -> None:
     other = [n for n, module in attentions(network) if getattr(module.processor, "backend", None) != name]
     if other:
         raise VidgenError(
-            f"attention={name} was asked for, but {len(other)} attention modules run something else, first '{other[0]}'. "
+            f"attention={name} was asked for, but {len(other)} attention modules run something else, first "
+            f"'{other[0]}'. "
             "A method that installs processors must run them through `backbone.attend`."
         )

@@ -83,9 +83,7 @@ class TextTable:
         self.embeds = embeds if self.embeds is None else torch.cat([self.embeds, embeds])
 
 
-def text_per_frame(
-    run: Run, window: Window, row: Callable[[int, int], int] | None = None
-) -> Branches:
+def text_per_frame(run: Run, window: Window, row: Callable[[int, int], int] | None = None) -> Branches:
     """The text of each absolute frame's scene, and of its negative prompt, as ``Branches`` of ``PerFrameText``.
 
     Args:

@@ -21,7 +21,9 @@ class BadRequest(VidgenError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the valid name closest to ``name``, or the sorted list when none is close."""
     names = sorted(set(valid))
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    # A beginning of one name says more than letters shared with another.
+    begun = [candidate for candidate in names if name and candidate.lower().startswith(name.lower())]
+    close = begun[:1] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" There are: {', '.join(names)}." if names else ""

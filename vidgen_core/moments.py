@@ -71,7 +71,8 @@ class Moments:
             for hook in marked:
                 if hook not in self._kinds:
                     raise BadRequest(
-                        f"The method '{name}' implements a hook '{hook}' that does not exist.{nearest(hook, self._kinds)}"
+                        f"The method '{name}' implements a hook '{hook}' that does not exist."
+                        f"{nearest(hook, self._kinds)}"
                     ) from error
                 known = inspect.signature(getattr(hookspecs, hook)).parameters
                 for argument in inspect.signature(getattr(plugin, hook)).parameters:
@@ -94,7 +95,9 @@ class Moments:
         for hook, owner in self._owners.items():
             soles = [h for h, kind in self._kinds.items() if kind == hookspecs.SOLE]
             if hook not in soles:
-                raise BadRequest(f"owner.{hook}={owner}: only a hook with one owner can be given.{nearest(hook, soles)}")
+                raise BadRequest(
+                    f"owner.{hook}={owner}: only a hook with one owner can be given.{nearest(hook, soles)}"
+                )
             if owner != CORE and owner not in implementers[hook]:
                 raise BadRequest(
                     f"owner.{hook}={owner}, but '{owner}' does not implement '{hook}'."

@@ -21,8 +21,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHOICES = {
     "offload": ("none", "model"),
     "guidance": ("auto", "batched", "two_pass"),
-    "compile": ("none", "blocks", "graph"),
+    "compile": ("none", "blocks", "graph", "blocks+graph"),
 }
+CPU_PIECES = 64 * 2**20
+"""Activations of a step, in bytes, above which a CPU works in pieces: guidance in two passes, feed-forward chunks."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Placement:
     offload: str = "none"
     vae_slice: int = 1
     vae_tiling: bool = False
-    feed_forward_chunks: int = 0
+    feed_forward_chunks: int = 1
     guidance: str = "batched"
     channels_last: bool = False
     compile: str = "none"
@@ -51,7 +53,7 @@ class Placement:
             parts.append(f"{self.offload} offload")
         if self.vae_tiling:
             parts.append("VAE tiled")
-        if self.feed_forward_chunks:
+        if self.feed_forward_chunks > 1:
             parts.append(f"feed-forward in {self.feed_forward_chunks} chunks")
         if self.channels_last:
             parts.append("channels last")
@@ -76,8 +78,10 @@ def device_and_dtype(config: Mapping[str, Any]) -> tuple[torch.device, torch.dty
         raise BadRequest(f"placement.device={wanted} is no device. Use auto, cpu, cuda or cuda:1.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadRequest(f"placement.device={wanted}, but this torch sees no CUDA device. Use cpu or auto.")
-    if config.get("compile") == "graph" and device.type != "cuda":
-        raise BadRequest("placement.compile=graph captures CUDA graphs and needs a CUDA device. Use compile=none.")
+    if "graph" in str(config.get("compile")) and device.type != "cuda":
+        raise BadRequest(
+            f"placement.compile={config['compile']} captures CUDA graphs and needs a CUDA device. Use compile=none."
+        )
     name = str(config.get("dtype") or "auto")
     if name == "auto":
         best = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp16"
@@ -94,14 +98,18 @@ def plan(config: Mapping[str, Any], backbone: Backbone, request: Request) -> Pla
     free = free_memory(device)
     need = activation_bytes(backbone, request, dtype)
     short = free is not None and need > 0.6 * free
+    # A CPU gains nothing from a larger batch, and pieces that stay in its cache are faster as well as smaller.
+    pieces = short or (device.type == "cpu" and need > CPU_PIECES)
     if short:
         reasons.append(f"a step needs about {need / 2**30:.1f} GiB, {(free or 0) / 2**30:.1f} GiB are free")
+    elif pieces:
+        reasons.append(f"a step of about {need / 2**20:.0f} MiB is faster on a CPU in pieces")
     guidance = str(config.get("guidance") or "auto")
     if guidance == "auto":
-        guidance = "two_pass" if short else "batched"
-    chunks = config.get("feed_forward_chunks")
-    if chunks in (None, "auto"):
-        chunks = 8 if short else 0
+        guidance = "two_pass" if pieces else "batched"
+    chunks = int(config.get("feed_forward_chunks") or 0)
+    if chunks == 0:
+        chunks = 8 if pieces else 1
     vae_slice = int(config.get("vae_slice") or 0)
     if vae_slice == 0:
         # A slice's widest map at full resolution; slices of one are as fast on the CPU and hold the least.
@@ -112,7 +120,7 @@ def plan(config: Mapping[str, Any], backbone: Backbone, request: Request) -> Pla
         str(config.get("offload") or "none"),
         vae_slice,
         bool(config.get("vae_tiling")),
-        int(chunks or 0),
+        chunks,
         guidance,
         bool(config.get("channels_last")),
         str(config.get("compile") or "none"),
@@ -173,13 +181,13 @@ def placed(backbone: Backbone, placement: Placement) -> Iterator[None]:
         if placement.vae_tiling and backbone.vae is not None:
             backbone.vae.enable_tiling()
             stack.callback(backbone.vae.disable_tiling)
-        if placement.feed_forward_chunks:
+        if placement.feed_forward_chunks > 1:
             stack.enter_context(_feed_forward_chunked(backbone.denoiser, placement.feed_forward_chunks))
         if placement.channels_last:
             stack.enter_context(_channels_last(backbone.denoiser))
-        if placement.compile == "blocks":
+        if "blocks" in placement.compile:
             stack.enter_context(_compiled_blocks(backbone.denoiser))
-        if placement.compile == "graph":
+        if "graph" in placement.compile:
             from vidgen_core.cuda_graph import captured
 
             stack.enter_context(captured(backbone))

@@ -112,7 +112,10 @@ REQUEST_KEYS = ("num_frames", "height", "width", "fps", "guidance_scale", "num_i
 
 
 def resolve_defaults(
-    user: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any], core: Mapping[str, Any]
+    user: Mapping[str, Any],
+    methods: Mapping[str, Mapping[str, Any]],
+    model: Mapping[str, Any],
+    core: Mapping[str, Any],
 ) -> dict[str, tuple[Any, str]]:
     """Each of REQUEST_KEYS with its value and where it came from.
 
@@ -127,5 +130,7 @@ def resolve_defaults(
     layers += [("model", model.get("defaults") or {}), ("core", core)]
     resolved: dict[str, tuple[Any, str]] = {}
     for key in REQUEST_KEYS:
-        resolved[key] = next(((layer[key], origin) for origin, layer in layers if layer.get(key) is not None), (None, ""))
+        resolved[key] = next(
+            ((layer[key], origin) for origin, layer in layers if layer.get(key) is not None), (None, "")
+        )
     return resolved

@@ -137,9 +137,7 @@ class Run:
         named = moments.condition(run=self, window=window)
         if "text" not in named:
             named["text"] = conditioning.text_per_frame(self, window)
-        window.condition = moments.refine_condition(
-            run=self, window=window, condition=conditioning.Condition(named)
-        )
+        window.condition = moments.refine_condition(run=self, window=window, condition=conditioning.Condition(named))
         window.latents = moments.start_latents(run=self, window=window)
         return window
 
@@ -199,7 +197,9 @@ def opened(run: Run, backbone: Backbone | None = None) -> Iterator[Run]:
         yield run
 
 
-def frames(run: Run, finished: Collection[int] = (), done: Callable[[Window], None] = lambda w: None) -> Iterator[FrameBlock]:
+def frames(
+    run: Run, finished: Collection[int] = (), done: Callable[[Window], None] = lambda w: None
+) -> Iterator[FrameBlock]:
     """The loop: every group of the plan sampled, decoded and finished, frames leaving as they are ready.
 
     Args:

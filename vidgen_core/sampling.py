@@ -5,6 +5,7 @@ B videos, C channels, F frames, h w latent cells.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, **opt
     Built as the published pipelines build it: the checkpoint's class first, then the wanted class ``from_config`` of
     that. So a key that the checkpoint's file does not have takes the *wanted* class's default, and one that it has is
     kept: a DDIM file without ``timestep_spacing`` gives DPM-Solver++ its own ``linspace`` grid, one that was saved
-    again gives it ``leading`` (TALC section 2.1). ``options`` given by the user win over both.
+    again gives it ``leading``. ``options`` given by the user win over both.
 
     Args:
         name: One of SCHEDULERS; None keeps the checkpoint's.
@@ -45,14 +46,14 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, **opt
 
     own = checkpoint.get("_class_name", "DDIMScheduler")
     if not hasattr(diffusers, own):
-        raise BadRequest(f"The checkpoint names a scheduler '{own}' that diffusers does not have.{nearest(own, SCHEDULERS)}")
+        raise BadRequest(
+            f"The checkpoint names a scheduler '{own}' that diffusers does not have.{nearest(own, SCHEDULERS)}"
+        )
     if name is not None and name not in SCHEDULERS:
         raise BadRequest(f"scheduler.name={name} is not known.{nearest(name, SCHEDULERS)}")
     scheduler = getattr(diffusers, own).from_config(dict(checkpoint))
     wanted = getattr(diffusers, name or own)
     given = {key: value for key, value in options.items() if value is not None}
-    import inspect
-
     known = [key for key in inspect.signature(wanted.__init__).parameters if key not in ("self", "kwargs")]
     for key in given:
         if key not in known:

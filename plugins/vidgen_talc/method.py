@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from vidgen_core import hookimpl
@@ -68,10 +69,12 @@ class Timeline:
         counts = (given,) * scenes if isinstance(given, int) else tuple(given)
         if len(counts) != scenes:
             raise BadRequest(
-                f"talc.scene_frames has {len(counts)} numbers for {scenes} scenes. Give one number for each, or one for all."
+                f"talc.scene_frames has {len(counts)} numbers for {scenes} scenes. Give one for each, or one for all."
             )
         if any(not isinstance(count, int) or count < 1 for count in counts):
-            raise BadRequest(f"talc.scene_frames={list(counts)}: every scene needs at least one frame, as a whole number.")
+            raise BadRequest(
+                f"talc.scene_frames={list(counts)}: every scene needs at least one frame, as a whole number."
+            )
         if total is not None and total != sum(counts):
             raise BadRequest(
                 f"talc.scene_frames adds up to {sum(counts)} frames, but num_frames={total}. Leave num_frames out."
@@ -99,7 +102,7 @@ class Timeline:
     def blended(self, run: Run, video: int, frame: int) -> int:
         """The text row of a frame: its own caption, or a mix with the neighbour's where a border is near."""
         scenes = run.request.videos[video].scenes
-        for left, right in zip(scenes, scenes[1:], strict=False):
+        for left, right in pairwise(scenes):
             place = (frame + 0.5 - left.stop) / self.crossfade + 0.5
             if 0 < place < 1:
                 return run.texts.blend(left.prompt, right.prompt, place)

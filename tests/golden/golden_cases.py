@@ -20,7 +20,7 @@ def cases() -> list[Path]:
 
 
 def golden() -> ModuleType:
-    """The module that draws weights and inputs from their names; it lies beside the cases, or beside the default ones."""
+    """The module that draws weights and inputs from their names, beside the cases or beside the default ones."""
     file = next(place for place in (ROOT / "golden.py", DEFAULT / "golden.py") if place.is_file())
     spec = importlib.util.spec_from_file_location("golden_cases", file)
     assert spec and spec.loader

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from golden_cases import ROOT, cases, drawn, layout  # noqa: E402
+from golden_cases import ROOT, cases, drawn, layout
 
 FOLDERS = cases()
 SERVED = {file.stem for file in (Path(__file__).parent / "adapters").glob("*.py")}

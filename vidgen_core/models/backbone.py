@@ -65,6 +65,7 @@ class Backbone(nn.Module):
         self.attention = "sdpa"
         self.attend: Attend = attention.BACKENDS["sdpa"]
         self.offload: Any = None  # set by placement: moves parts to the device on use
+        self.graphed: Any = None  # set by placement: the denoiser as a CUDA graph
         self._cross: list[tuple[Any, TextCrossAttention]] = []
         self._projected: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None
         self._selected: ModelInput | None = None
@@ -127,6 +128,11 @@ class Backbone(nn.Module):
         """Raise VidgenError unless every attention, those of methods too, runs the backend that was asked for."""
         attention.verify_backend(self.denoiser, self.attention)
 
+    @property
+    def text_processors(self) -> list[TextCrossAttention]:
+        """The processors that hold the text's keys and values, in the order of ``ModelInput.text``."""
+        return [processor for _, processor in self._cross]
+
     # ------------------------------------------------------------------------------------------ prediction
 
     def prepare(self, condition: Condition, branches: Sequence[str]) -> ModelInput:
@@ -161,7 +167,8 @@ class Backbone(nn.Module):
             self._selected = inputs
         if self.offload is not None:
             self.offload.need(self.denoiser)
-        out: Tensor = self.denoiser(
+        network = self.graphed or self.denoiser
+        out: Tensor = network(
             latents.to(self.device, self.dtype), t, encoder_hidden_states=inputs.placeholder, return_dict=False
         )[0]
         return out

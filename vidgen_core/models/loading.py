@@ -39,7 +39,7 @@ def resolve(path: str) -> str:
         raise BadRequest(f"There is no model folder '{folder}'. Give a diffusers folder or a hub id 'owner/name'.")
     if not (folder / "model_index.json").is_file() and not (folder / "unet" / "config.json").is_file():
         raise BadRequest(
-            f"'{folder}' is not a model: it has neither model_index.json nor unet/config.json, as diffusers folders have."
+            f"'{folder}' is not a model: a diffusers folder has model_index.json, or at least unet/config.json."
         )
     return str(folder)
 
@@ -54,13 +54,15 @@ def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, vari
     variants = [variant, None] if variant else [None]
     for attempt in variants:
         keywords = {"variant": attempt} if attempt else {}
-        dtype_key = "dtype" if cls.__module__.startswith("transformers") and _transformers_major() >= 5 else "torch_dtype"
+        dtype_key = (
+            "dtype" if cls.__module__.startswith("transformers") and _transformers_major() >= 5 else "torch_dtype"
+        )
         try:
             model, info = cls.from_pretrained(
                 path, subfolder=subfolder, output_loading_info=True, **{dtype_key: dtype}, **keywords
             )
         except Exception as error:  # OSError, SafetensorError, UnpicklingError, ValueError, json errors: all are files
-            if attempt and "variant" in str(error):
+            if attempt:
                 continue
             raise BadRequest(_why_not(name, path, error)) from error
         break
@@ -163,7 +165,10 @@ def _account(name: str, info: Mapping[str, Any]) -> None:
 
 def _why_not(name: str, path: str, error: Exception) -> str:
     text = " ".join(str(error).split())
-    if "weights_only" in text.lower() or "unpickl" in text.lower() or "weights only" in text.lower():
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if any(word in str(cause).lower() for cause in causes for word in ("weights_only", "weights only", "unpickl")):
         mend = "It is a pickle that would run code on loading; ask its author for safetensors."
     elif Path(path).is_dir():
         mend = "The files are missing, truncated or damaged; copy the folder again."

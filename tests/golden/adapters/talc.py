@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from vidgen_talc.method import build
 
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
@@ -19,7 +20,6 @@ from vidgen_core.moments import Moments
 from vidgen_core.request import Request, VideoRequest, single_scene
 from vidgen_core.run import CORE_HOOKS, Run, opened
 from vidgen_core.sampling import denoiser
-from vidgen_talc.method import build
 
 Case = dict[str, Any]
 
@@ -104,7 +104,9 @@ def denoise(case: Case, folder: Path, talc: bool) -> dict[str, Tensor]:
     name = scalars["scheduler"]["class"]
     # The published solver ends at its last real sigma; today's default is zero.
     scheduler = {"name": name, "final_sigmas_type": "sigma_min" if name.startswith("DPM") else None}
-    run = Run(single_scene(moments.prepare_request(request=request)), {"scheduler": scheduler, "placement": {}}, moments)
+    run = Run(
+        single_scene(moments.prepare_request(request=request)), {"scheduler": scheduler, "placement": {}}, moments
+    )
     with opened(run, imported(case, folder)):
         run.texts.put([*texts, *unwanted], torch.cat([positives, negatives]))
         (group,) = moments.plan(run=run)

@@ -1,0 +1,229 @@
+"""The command line: verbs, exit codes, one-paragraph errors, and a start that loads nothing heavy."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from vidgen_core import __version__, cli
+from vidgen_core.commands import generate, replay
+from vidgen_core.config import compose
+from vidgen_core.errors import VidgenError
+
+HEAVY = "{'torch','diffusers','transformers','peft','accelerate','decord','numpy','hydra'}"
+BROKEN = "import a_module_that_is_not_there\n"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        f"import sys; from vidgen_core.cli import main; code = main({arguments});"
+        f"print(sorted({HEAVY} & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "vidgen_core", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"vidgen {__version__}\n")
+
+
+def test_help_names_every_verb(capsys) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(f"  {verb} " in out for verb in cli.VERBS)
+    assert run(capsys)[1] == out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help(verb: str, capsys) -> None:
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0
+    assert verb in out
+
+
+@pytest.mark.parametrize(("word", "hint"), [("genrate", "'generate'"), ("lst", "'list'"), ("--hepl", "'--help'")])
+def test_an_unknown_verb_names_the_nearest(word: str, hint: str, capsys) -> None:
+    code, _, err = run(capsys, word, "prompt=x")
+    assert code == 2
+    assert hint in err
+
+
+def test_list_names_methods_models_and_papers(capsys) -> None:
+    code, out, err = run(capsys, "list")
+    assert (code, err) == (0, "")
+    for word in ("talc", "arXiv 2405.04682", "tiny", "modelscope", "moving_shapes"):
+        assert word in out
+    assert "Broken" not in out
+
+
+def test_a_broken_plugin_is_listed_and_the_others_work(capsys, install_plugin) -> None:
+    install_plugin("fragile", BROKEN)
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    assert re.search(
+        r"Broken plugins\n  fragile +ModuleNotFoundError: No module named 'a_module_that_is_not_there'", out
+    )
+    assert "talc" in out
+    assert "Traceback" in run(capsys, "list", "--why", "fragile")[1]
+    assert run(capsys, "list", "--why", "fragil")[0] == 2
+    assert run(capsys, "show", "fragile")[0] == 2
+
+
+def test_show_tells_paper_hooks_and_options(capsys) -> None:
+    code, out, _ = run(capsys, "show", "talc")
+    assert code == 0
+    assert "condition (collect)" in out
+    assert re.search(r"talc.mode=time_aligned +time_aligned \| merged \| separate", out)
+    code, out, _ = run(capsys, "show", "tiny")
+    assert re.search(r"model.trained_frames=16 +frames", out)
+    assert run(capsys, "show", "tlac")[0] == 2
+    assert run(capsys, "show")[0] == 2
+
+
+def test_explain_tells_origins_scenes_and_owners_and_loads_no_weights(capsys, monkeypatch) -> None:
+    import vidgen_core.models.tiny as tiny
+
+    monkeypatch.setattr(tiny, "build", lambda **_: pytest.fail("the model was built"))
+    code, out, _ = run(
+        capsys, "explain", "method=talc", "model=tiny", 'prompt=["one","two"]', "talc.scene_frames=[3,5]"
+    )
+    assert code == 0
+    assert re.search(r"fps=8 +from model", out)
+    assert "frames 0-2  one" in out and "frames 3-7  two" in out
+    assert re.search(r"condition +collect +talc", out)
+    assert re.search(r"plan +sole +core", out)
+
+
+@pytest.mark.parametrize(
+    ("owner", "hint"),
+    [("owner.pln=talc", "'plan'"), ("owner.condition=talc", "one owner"), ("owner.plan=talk", "'core'|There")],
+)
+def test_a_wrong_owner_is_refused_before_weights_load(owner: str, hint: str, capsys) -> None:
+    code, _, err = run(capsys, "explain", "method=talc", "model=tiny", owner)
+    assert code == 2
+    assert re.search(hint, err)
+
+
+def test_a_bad_request_is_one_paragraph_and_exit_code_2(capsys) -> None:
+    code, out, err = run(capsys, "num_frame=3", "prompt=x")
+    assert (code, out) == (2, "")
+    assert err == "vidgen: There is no key 'num_frame'. Did you mean 'num_frames'?\n"
+
+
+def test_the_traceback_comes_with_debug(capsys) -> None:
+    _, _, err = run(capsys, "num_frame=3", "prompt=x", "debug=true")
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("vidgen: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (VidgenError("The run failed.\nIn two lines."), 1, "vidgen: The run failed. In two lines.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (OSError(28, "No space left on device", "out/video.mp4"), 1, "'out/video.mp4': No space left on device"),
+        (ZeroDivisionError("division"), 1, "ZeroDivisionError: division"),
+    ],
+)
+def test_every_failure_is_one_line_with_its_exit_code(error, code, words, capsys, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(generate, "main", fail)
+    got, _, err = run(capsys, "prompt=x")
+    assert got == code
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_generate_prints_the_files_last_and_may_be_left_out(capsys, monkeypatch, tmp_path) -> None:
+    import vidgen_core.run
+
+    seen = []
+
+    def fake(composed, observers):
+        seen.append((composed.request.videos[0].prompts, sorted(observers)))
+        return [tmp_path / "video.mp4", tmp_path / "run.yaml"]
+
+    monkeypatch.setattr(vidgen_core.run, "generate", fake)
+    for arguments in (["prompt=-5, = ${x}"], ["generate", "prompt=-5, = ${x}"]):
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0
+        assert out.splitlines() == [str(tmp_path / "video.mp4"), str(tmp_path / "run.yaml")]
+    assert seen == [(("-5, = ${x}",), ["progress"])] * 2
+
+
+def test_a_model_without_an_example_refuses_before_it_loads(capsys) -> None:
+    code, _, err = run(capsys, "model=modelscope")
+    assert code == 2
+    assert "No prompt was given" in err
+
+
+def test_replay_composes_the_record_in_a_new_folder(capsys, monkeypatch, tmp_path) -> None:
+    recorded = compose(["method=talc", 'prompt=["a","b"]', "output.dir=old", "seed=3"]).config
+    record = {"config": recorded, "versions": {"hydra-core": "0.1", "python": "2"}}
+    monkeypatch.setitem(sys.modules, "vidgen_core.video_writer", SimpleNamespace(read_provenance=lambda path: record))
+    replayed = []
+    monkeypatch.setattr(generate, "run", lambda composed: replayed.append(composed) or 0)
+    (tmp_path / "run.yaml").write_text("")
+    code, _, err = run(capsys, "replay", str(tmp_path / "run.yaml"), "fps=5")
+    assert code == 0
+    assert re.search(r"hydra-core was 0.1 .* and is \d", err) and "python" not in err
+    assert replayed[0].config["output"]["dir"] is None
+    assert replayed[0].request.seed == 3 and replayed[0].request.fps == 5
+    assert replayed[0].request.videos == compose(['prompt=["a","b"]']).request.videos
+
+
+@pytest.mark.parametrize("arguments", [[], ["seed=3"], ["missing.mp4"]])
+def test_replay_needs_a_file(arguments: list[str], capsys) -> None:
+    code, _, err = run(capsys, "replay", *arguments)
+    assert code == 2
+    assert "replay" in err or "missing.mp4" in err
+
+
+def test_replay_refuses_a_file_without_a_record(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "vidgen_core.video_writer", SimpleNamespace(read_provenance=lambda path: {}))
+    (tmp_path / "holiday.mp4").write_text("")
+    code, _, err = run(capsys, "replay", str(tmp_path / "holiday.mp4"))
+    assert code == 2
+    assert "no record" in err
+
+
+def test_unchanged_versions_are_silent() -> None:
+    from importlib import metadata
+
+    assert replay.changed_versions({"pluggy": metadata.version("pluggy")}) == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_names_windows_and_steps(terminal: bool) -> None:
+    from vidgen_core.progress import Progress
+
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    request = SimpleNamespace(num_frames=8, videos=(SimpleNamespace(name="", index=0),))
+    fake = SimpleNamespace(request=request, placement="cpu fp32", config={"videos": [{}]})
+    with Progress(stream) as progress:
+        progress.attach(fake, None)  # type: ignore[arg-type]
+        for index, keep in enumerate((range(0, 4), range(4, 8))):
+            for step in range(2):
+                window = SimpleNamespace(index=index, keep=keep)
+                progress.on_step(fake, window, SimpleNamespace(index=step, total=2))  # type: ignore[arg-type]
+    text = stream.getvalue()
+    assert text.startswith("placement: cpu fp32\n")
+    assert "frames 4-7 of 8" in text
+    if not terminal:
+        assert len(text.splitlines()) == 3

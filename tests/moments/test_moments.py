@@ -1,0 +1,189 @@
+"""Kinds of hooks, their order, and what is refused before anything heavy happens."""
+
+from __future__ import annotations
+
+import pytest
+
+from vidgen_core import hookimpl, hookspecs
+from vidgen_core.errors import BadRequest
+from vidgen_core.moments import Moments
+
+
+def method(**hooks):
+    """An object whose hooks are the given functions."""
+    return type("Method", (), {name: staticmethod(hookimpl(function)) for name, function in hooks.items()})()
+
+
+class Adds:
+    @hookimpl
+    def after_step(self, latents):
+        return latents + 1
+
+
+class Doubles:
+    @hookimpl
+    def after_step(self, latents):
+        return latents * 2
+
+
+class Plans:
+    @hookimpl
+    def plan(self):
+        return ["group"]
+
+
+class Texts:
+    @hookimpl
+    def condition(self):
+        return {"text": 1}
+
+
+def after_step(moments: Moments, latents: int) -> int:
+    return moments.after_step(run=None, window=None, step=None, latents=latents)
+
+
+def test_a_chain_runs_in_the_order_of_the_list() -> None:
+    assert after_step(Moments({"adds": Adds(), "doubles": Doubles()}), 1) == 4
+    assert after_step(Moments({"doubles": Doubles(), "adds": Adds()}), 1) == 3
+
+
+def test_none_leaves_a_chained_value_unchanged() -> None:
+    class Silent:
+        @hookimpl
+        def after_step(self, latents):
+            return None
+
+    assert after_step(Moments({"silent": Silent(), "adds": Adds()}), 1) == 2
+
+
+def test_a_sole_hook_falls_back_to_the_core() -> None:
+    moments = Moments({}, defaults={"plan": lambda run: ["default"]})
+    assert moments.plan(run=None) == ["default"]
+    assert moments.owners("plan") == ["core"]
+
+
+def test_two_owners_of_a_sole_hook_are_refused_with_both_names() -> None:
+    with pytest.raises(BadRequest, match=r"'first' and 'second' both want to own 'plan'.*owner.plan=first"):
+        Moments({"first": Plans(), "second": Plans()})
+
+
+def test_the_user_picks_the_owner() -> None:
+    class Other:
+        @hookimpl
+        def plan(self):
+            return ["other"]
+
+    both = {"first": Plans(), "second": Other()}
+    assert Moments(both, {"plan": "second"}).plan(run=None) == ["other"]
+    assert Moments(both, {"plan": "core"}, {"plan": lambda run: ["core"]}).plan(run=None) == ["core"]
+
+
+@pytest.mark.parametrize(
+    ("owners", "message"),
+    [
+        ({"plan": "nobody"}, "'nobody' does not implement 'plan'. There are: core, plans"),
+        ({"condition": "texts"}, "only a hook with one owner"),
+        ({"plann": "plans"}, "Did you mean 'plan'"),
+    ],
+)
+def test_a_choice_that_names_nobody_is_refused(owners, message) -> None:
+    with pytest.raises(BadRequest, match=message):
+        Moments({"plans": Plans(), "texts": Texts()}, owners)
+
+
+def test_collected_dictionaries_are_merged() -> None:
+    class Depth:
+        @hookimpl
+        def condition(self):
+            return {"depth": 2}
+
+    merged = Moments({"texts": Texts(), "depth": Depth()}).condition(run=None, window=None)
+    assert merged == {"text": 1, "depth": 2}
+
+
+def test_the_same_key_from_two_methods_is_refused_with_both_names() -> None:
+    moments = Moments({"first": Texts(), "second": Texts()})
+    with pytest.raises(BadRequest, match="'first' and 'second' both supply 'text'"):
+        moments.condition(run=None, window=None)
+
+
+def test_observers_all_run_and_their_results_are_ignored() -> None:
+    seen = []
+    observers = {
+        name: method(deliver=lambda block, name=name: seen.append((name, block)) or "ignored") for name in "ab"
+    }
+    assert Moments(observers).deliver(run=None, block=7) is None
+    assert seen == [("a", 7), ("b", 7)]
+
+
+def test_a_misspelt_hook_is_refused_with_the_nearest() -> None:
+    class Misspelt:
+        @hookimpl
+        def conditions(self):
+            return {}
+
+    with pytest.raises(
+        BadRequest, match="'bad' implements a hook 'conditions' that does not exist. Did you mean 'condition'"
+    ):
+        Moments({"bad": Misspelt()})
+
+
+def test_an_unknown_argument_is_refused_with_the_nearest() -> None:
+    class Asks:
+        @hookimpl
+        def plan(self, runn):
+            return []
+
+    with pytest.raises(BadRequest, match="'runn' in its hook 'plan'.*Did you mean 'run'"):
+        Moments({"asks": Asks()})
+
+
+def test_a_sole_owner_that_returns_nothing_is_named() -> None:
+    class Nothing:
+        @hookimpl
+        def plan(self):
+            return None
+
+    with pytest.raises(Exception, match="'lazy' owns 'plan' but returned None"):
+        Moments({"lazy": Nothing()}).plan(run=None)
+
+
+def test_every_run_has_its_own_manager() -> None:
+    adds = Adds()
+    first, second = Moments({"adds": adds}), Moments({"adds": adds})
+    assert after_step(first, 1) == after_step(second, 1) == 2
+    assert Moments({}).owners("after_step") == []
+
+
+def test_the_attach_chain_unwinds_in_reverse_also_after_an_exception() -> None:
+    from contextlib import contextmanager
+
+    log = []
+
+    def attaches(name):
+        @contextmanager
+        def attach(run, backbone):
+            log.append(f"{name} in")
+            try:
+                yield
+            finally:
+                log.append(f"{name} out")
+
+        return method(attach=lambda run, backbone: attach(run, backbone))
+
+    moments = Moments({"a": attaches("a"), "b": attaches("b")})
+    with pytest.raises(ZeroDivisionError), moments.attach(run=None, backbone=None):
+        raise ZeroDivisionError
+    assert log == ["a in", "b in", "b out", "a out"]
+
+
+def test_tracing_prints_hook_owner_and_time(capsys) -> None:
+    after_step(Moments({"adds": Adds()}, trace=True), 1)
+    line = capsys.readouterr().err
+    assert line.startswith("trace after_step") and "adds" in line and " ms" in line
+
+
+def test_every_hook_has_a_kind_and_stands_in_the_story() -> None:
+    for hook in hookspecs.kinds():
+        if hook not in ("trainable", "losses", "batches"):
+            assert f"{hook}(" in hookspecs.__doc__

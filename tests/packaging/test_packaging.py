@@ -1,0 +1,140 @@
+"""What is installed is what is here: packages, data, entry points, ranges; and the core names no method."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+FOLDERS = {
+    name.strip(): path.strip()
+    for name, _, path in (line.partition("=") for line in SETUP["options"]["package_dir"].strip().splitlines())
+}
+
+
+def folder_of(package: str) -> Path:
+    """Where a package lies in the tree."""
+    top = max((name for name in FOLDERS if package == name or package.startswith(f"{name}.")), key=len)
+    return ROOT / FOLDERS[top] / package.removeprefix(top).lstrip(".").replace(".", "/")
+
+
+PACKAGES = SETUP["options"]["packages"].split()
+
+
+def test_every_package_of_the_tree_is_installed() -> None:
+    listed = {folder_of(package) for package in PACKAGES}
+    roots = [ROOT / "vidgen_core", ROOT / "conf", *(p for p in (ROOT / "plugins").iterdir() if p.is_dir())]
+    here = {init.parent for root in roots for init in root.rglob("__init__.py")}
+    assert here == listed
+
+
+def test_every_plugin_folder_is_an_entry_point() -> None:
+    entries = dict(line.split(" = ") for line in SETUP["options.entry_points"]["vidgen"].strip().splitlines())
+    folders = {p.name for p in (ROOT / "plugins").iterdir() if (p / "__init__.py").exists()}
+    assert set(entries.values()) == folders
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    work = tmp_path_factory.mktemp("wheel")
+    source = work / "source"
+    source.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    for name in ("vidgen_core", "conf", "plugins"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    program = "from setuptools import build_meta; print(build_meta.build_wheel('..'))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(work / done.stdout.splitlines()[-1])
+
+
+def test_the_wheel_holds_all_configuration_and_data(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    for package in PACKAGES:
+        inside = package.replace(".", "/")
+        for file in folder_of(package).rglob("*"):
+            data = file.suffix in (".yaml", ".safetensors", ".json") or file.name in ("py.typed", "__init__.py")
+            if data and "__pycache__" not in file.parts:
+                expected = f"{inside}/{file.relative_to(folder_of(package)).as_posix()}"
+                assert expected in names, f"{expected} is not in the wheel"
+
+
+def test_the_wheel_works_without_the_tree(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "site")
+    program = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if '__editable__' not in str(f)];"
+        f"sys.path = [{str(tmp_path / 'site')!r}, *(p for p in sys.path if p != {str(ROOT)!r})];"
+        "from vidgen_core.config import compose; import vidgen_core;"
+        f"assert vidgen_core.__file__.startswith({str(tmp_path)!r}), vidgen_core.__file__;"
+        "c = compose(['method=talc', 'model=moving_shapes', 'prompt=x']); print(c.config['methods']['talc']['mode'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "time_aligned\n"), done.stderr
+
+
+def test_constraints_lie_within_the_ranges() -> None:
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
+    required = [line for line in SETUP["options"]["install_requires"].splitlines() if line and line[0] != "#"]
+    for line in required:
+        requirement = Requirement(line)
+        assert pinned[requirement.name.lower()] in requirement.specifier, line
+
+
+def test_nothing_pulls_another_torch() -> None:
+    text = (ROOT / "setup.cfg").read_text() + (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"torchvision|lpips|ptlflow|torch-fidelity|nvidia", text)
+
+
+def test_the_core_names_no_method() -> None:
+    names = re.compile(r"talc|streaming_?t2v|tune_?a_?video|tf_?t2v|moving_?shapes", re.IGNORECASE)
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in sorted((ROOT / "vidgen_core").rglob("*.py"))
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if names.search(line)
+    ]
+    assert found == []
+
+
+def test_the_readme_says_the_commands_that_the_makefile_has() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert command in targets
+    assert re.search(r"^make .*\btest\b", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def test_the_method_of_the_readme_works_as_written(tmp_path: Path, monkeypatch, capsys) -> None:
+    from vidgen_core import cli
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:python|yaml)\n((?:# @.*\n)?# (vidgen_pull/[\w./]+).*?)```", readme, re.DOTALL)
+    assert len(blocks) == 3
+    for text, path in blocks:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / "vidgen_pull" / "conf" / "__init__.py").touch()
+    info = tmp_path / "vidgen_pull-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vidgen-pull\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[vidgen]\npull = vidgen_pull\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(["explain", "method=[talc,pull]", "pull.strength=0.2", "model=tiny"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"after_step +chain +pull", out)
+    assert "pull.strength=0.2" in out
+    assert cli.main(["explain", "method=pull", "pull.strengh=0.2"]) == 2
+    assert "'pull.strength'" in capsys.readouterr().err

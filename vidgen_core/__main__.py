@@ -1,0 +1,7 @@
+"""``python -m vidgen_core`` is ``vidgen``."""
+
+import sys
+
+from vidgen_core.cli import main
+
+sys.exit(main())

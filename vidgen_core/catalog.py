@@ -1,0 +1,93 @@
+"""Every configuration file that the core and the plugins bring, read as text: names, values and their comments.
+
+No YAML library and no Hydra here: ``vidgen list`` must answer at once. The trailing comment of a key is its
+documentation, and one that begins with words between bars (``# a | b | c``) lists the values that are allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+
+CORE_CONF = "vidgen_core.conf"
+
+_LINE = re.compile(r"""^(\s*)([\w.-]+):[ \t]*("[^"]*"|'[^']*'|[^#]*?)[ \t]*(?:(?<=\s)\#\s*(.*))?$""")
+_CHOICES = re.compile(r"^([\w.+-]+(?: \| [\w.+-]+)+)(?=$|[;:,] )")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a YAML file as it is written there."""
+
+    value: str
+    comment: str
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only values allowed, or empty."""
+        match = _CHOICES.match(self.comment)
+        return tuple(match.group(1).split(" | ")) if match else ()
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a group, as ``model=tiny``: the file ``model/tiny.yaml`` of a ``conf`` package."""
+
+    group: str
+    name: str
+    package: str
+    text: str
+
+    @property
+    def summary(self) -> str:
+        """The comment at the head of the file."""
+        lines: list[str] = []
+        for line in self.text.splitlines():
+            if not line.startswith("#"):
+                break
+            if not line.startswith("# @"):
+                lines.append(line.lstrip("# "))
+        return " ".join(lines)
+
+    @cached_property
+    def keys(self) -> dict[str, Key]:
+        """Each key by its dotted name inside the file, in order."""
+        keys: dict[str, Key] = {}
+        parents: list[tuple[int, str]] = []
+        for line in self.text.splitlines():
+            match = _LINE.match(line)
+            if match is None:
+                continue
+            indent, name, value, comment = len(match.group(1)), match.group(2), match.group(3), match.group(4)
+            while parents and parents[-1][0] >= indent:
+                parents.pop()
+            parents.append((indent, name))
+            keys[".".join(part for _, part in parents)] = Key(value.strip("\"'"), comment or "")
+        keys.pop("defaults", None)  # Hydra's list of groups is no key
+        return keys
+
+    def value(self, key: str) -> str | None:
+        """What the file says for a key; None where it is absent or null."""
+        found = self.keys.get(key)
+        return found.value if found and found.value != "null" else None
+
+
+def read_catalog(plugin_confs: Iterable[str]) -> dict[str, dict[str, Option]]:
+    """Group -> name -> option, over the core's files (group ``""`` holds ``config``) and the plugins'.
+
+    As on Hydra's search path, the first package that brings an option wins.
+    """
+    catalog: dict[str, dict[str, Option]] = {}
+    for package in (CORE_CONF, *plugin_confs):
+        for folder in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
+            files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else [folder]
+            group = folder.name if folder.is_dir() else ""
+            for file in files:
+                if file.name.endswith(".yaml"):
+                    name = file.name.removesuffix(".yaml")
+                    option = Option(group, name, package, file.read_text(encoding="utf-8"))
+                    catalog.setdefault(group, {}).setdefault(name, option)
+    return catalog

@@ -1,0 +1,100 @@
+"""The command ``vidgen``: finds the verb, runs it, and turns every error into one paragraph and an exit code.
+
+0 done, 1 the run failed, 2 the request cannot be met, 130 interrupted. A verb is a module of ``commands`` with
+``main(arguments) -> int``, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from vidgen_core import __version__
+from vidgen_core.errors import BadRequest, VidgenError, nearest
+
+VERBS = {
+    "generate": "make a video; the verb may be left out",
+    "list": "the methods and models that are installed; --why <plugin> shows why one is broken",
+    "show": "all about a method, model or plugin: paper, hooks, options with their defaults",
+    "explain": "what a command would do: values and their origins, who owns which hook; loads no weights",
+    "replay": "repeat a video from its file or its run.yaml, in a new folder",
+}
+
+HELP = """vidgen {version}: video-diffusion research methods that compose
+
+  vidgen prompt="a red circle moves right on a white background"
+  vidgen method=<name> prompt='["first scene","second scene"]' seed=7
+  vidgen method=[<name>,<name>] model=modelscope prompt="..." num_frames=32
+
+Verbs:
+{verbs}
+
+After the verb come key=value pairs. `vidgen explain` prints all keys with their values, `vidgen show <method>` the
+options of a method. A prompt is taken literally; several scenes are a JSON list. Exit codes: 0 done, 1 failed, 2 bad
+request, 130 interrupted. debug=true shows the traceback of an error, trace=true every hook call.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except VidgenError as error:
+        return _report(str(error), error.exit_code, arguments)
+    except KeyboardInterrupt:
+        return _report("Interrupted. What was written before stays.", 130, arguments)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        return 1
+    except OSError as error:
+        about = f" '{error.filename}'" if error.filename else ""
+        return _report(
+            f"The system refused{about}: {error.strerror or error}. What was written before stays.", 1, arguments
+        )
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        return _report(f"Unexpected error, {what}. Add debug=true to see where; please report it.", 1, arguments)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0
+    if first == "--version":
+        print(f"vidgen {__version__}")
+        return 0
+    if first in VERBS:
+        if any(flag in arguments[1:] for flag in ("-h", "--help")):
+            print(f"vidgen {first}: {VERBS[first]}\n{import_module(f'vidgen_core.commands.{first}').__doc__}")
+            return 0
+        return _run(first, arguments[1:])
+    if "=" in first:
+        return _run("generate", arguments)
+    raise BadRequest(f"There is no command '{first}'.{nearest(first, [*VERBS, '--help', '--version'])}")
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    code: int = import_module(f"vidgen_core.commands.{verb}").main(arguments)
+    return code
+
+
+def help_text() -> str:
+    """The page of ``vidgen --help``."""
+    verbs = "\n".join(f"  {verb:<9} {summary}" for verb, summary in VERBS.items())
+    return HELP.format(version=__version__, verbs=verbs)
+
+
+def _report(message: str, code: int, arguments: Sequence[str]) -> int:
+    sys.stdout.flush()
+    if "debug=true" in (argument.lower() for argument in arguments):
+        traceback.print_exc()
+    print(f"vidgen: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""From what the user wrote to one resolved, plain configuration; nothing heavy is imported on the way.
+
+Hydra composes the chosen group options; the single values are then set one by one, each checked against the key
+it names, so that every mistake is one sentence. Prompts and paths never pass through Hydra or OmegaConf.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vidgen_core.catalog import Key, Option, read_catalog
+from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.overrides import (
+    PATHS,
+    PROMPTS,
+    Override,
+    check_value,
+    from_python,
+    full_key,
+    looks_like_a_list,
+    parse,
+)
+from vidgen_core.plugin import Found, Plugin, conf_packages, discover, method_plugin
+from vidgen_core.prompts import read_videos
+from vidgen_core.request import Request, VideoRequest, resolve_defaults
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Catalog = dict[str, dict[str, Option]]
+
+GROUPS = ("model", "scheduler", "placement", "output")
+"""Groups of which one option is chosen; ``method`` takes several, in their order of composition."""
+
+CORE_DEFAULTS = {
+    "num_frames": 16,
+    "height": 256,
+    "width": 256,
+    "fps": 8,
+    "guidance_scale": 7.5,
+    "num_inference_steps": 25,
+}
+"""Request values where neither the user, a method nor the model says otherwise."""
+
+RECORD = ("method", "choices", "given", "videos")
+"""What a configuration also records of its making, so that it can be repeated; no key of these can be set."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed request: plain data, ready to run, to print or to write down."""
+
+    config: dict[str, Any]
+    request: Request
+    found: dict[str, Found]
+    origins: dict[str, str]  # request key -> who gave its value: you, model, method ..., core
+    notes: tuple[str, ...] = ()  # what the user should be told before the run
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The configuration of each chosen method (with its ``_target_``), in the order of ``method=[...]``."""
+        return {name: self.config["methods"][name] for name in self.config["method"]}
+
+
+def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Composed:
+    """Compose and check a request from ``key=value`` arguments and, from Python, from values.
+
+    Raises:
+        BadRequest: one paragraph that names the key, value, method, model or file, and the mend.
+    """
+    found = discover()
+    catalog = read_catalog(conf_packages(found))
+    asked = [*map(parse, overrides), *from_python(values or {})]
+    methods = _methods(asked, catalog, found)
+    choices = _choices(asked, catalog, methods, found)
+    from vidgen_core.search_path import compose_groups
+
+    groups = [f"{group}={option}" for group, option in choices.items()] + [f"method=[{','.join(methods)}]"]
+    tree = compose_groups(groups, conf_packages(found))
+    given = _set_values(tree, asked, found, list(methods), _documented(catalog, choices, list(methods)))
+    config = _plain(tree, given)
+    config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
+    _check_families(config, methods, catalog)
+    return _complete(config, {key: config[key] for key in given if key in config}, found)
+
+
+def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Composed:
+    """A recorded configuration once more, with some values or groups changed; later defaults play no part."""
+    from omegaconf import OmegaConf
+
+    found = discover()
+    asked = [parse(argument) for argument in overrides]
+    record: dict[str, Any] = {key: config[key] for key in RECORD}
+    for name in record["method"]:
+        method_plugin(name, found)
+    groups: dict[str, Any] = {}
+    for override in asked:
+        if override.key in ("method", "model"):
+            raise BadRequest(f"{override}: a replay keeps its {override.key}. Write a new command with {override}.")
+        if override.key in GROUPS:
+            other = compose([str(override)]).config
+            groups[override.key] = other[override.key]
+            record["choices"] = {**record["choices"], override.key: other["choices"][override.key]}
+    texts = {key: config[key] for key in PROMPTS}
+    tree = OmegaConf.create({k: v for k, v in {**config, **groups}.items() if k not in RECORD} | dict.fromkeys(PROMPTS))
+    catalog = read_catalog(conf_packages(found))
+    given = _set_values(tree, asked, found, record["method"], _documented(catalog, record["choices"], record["method"]))
+    changed = _plain(tree, given) | texts | {key: value for key, value in given.items() if key in PROMPTS}
+    if {*PROMPTS, "prompts_file"} & set(given):
+        del record["videos"]
+    if "prompt" in given:
+        changed["prompts_file"] = None
+    elif "prompts_file" in given:
+        changed["prompt"] = None
+    record["given"] = sorted({*record["given"], *given})
+    return _complete(changed | record, {key: changed[key] for key in CORE_DEFAULTS}, found, origin="recorded")
+
+
+# ---------------------------------------------------------------------------------------- groups and methods
+
+
+def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found]) -> dict[str, Plugin]:
+    written = [override for override in asked if override.key == "method"]
+    if len(written) > 1:
+        each = dict.fromkeys(name for o in written for name in o.raw.strip("[]").split(","))
+        raise BadRequest(f"method= was written {len(written)} times. Write one list: method=[{','.join(each)}].")
+    value = written[0].value if written else []
+    names = value if isinstance(value, list) else [] if value is None else [value]
+    methods: dict[str, Plugin] = {}
+    for name in map(str, names):
+        if name in methods:
+            raise BadRequest(f"The method '{name}' was chosen twice. Name it once in method=[...].")
+        methods[name] = method_plugin(name, found)
+        if name not in catalog.get("method", {}):
+            raise BadRequest(f"The plugin '{name}' brings no conf/method/{name}.yaml; reinstall it or tell its author.")
+        if not catalog["method"][name].text.startswith(f"# @package methods.{name}\n"):
+            raise BadRequest(f"conf/method/{name}.yaml must begin with the line '# @package methods.{name}'.")
+    return methods
+
+
+def _choices(
+    asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], found: dict[str, Found]
+) -> dict[str, str]:
+    choices = {group: _default_option(catalog, group) for group in GROUPS}
+    choices["model"] = _default_model(choices["model"], catalog, methods)
+    for override in asked:
+        if override.key in GROUPS:
+            name = str(override.value)
+            options = catalog[override.key]
+            if name not in options:
+                hint = nearest(name, options)
+                names = "" if "There are" in hint else f" There are: {', '.join(sorted(options))}."
+                raise BadRequest(f"There is no {override.key} '{name}'.{hint}{names}")
+            choices[override.key] = name
+    return choices
+
+
+def _default_option(catalog: Catalog, group: str) -> str:
+    for line in catalog[""]["config"].text.splitlines():
+        if line.strip().startswith(f"- {group}:"):
+            return line.partition(":")[2].strip()
+    raise LookupError(f"conf/config.yaml has no default for the group '{group}'")
+
+
+def _default_model(preferred: str, catalog: Catalog, methods: Mapping[str, Plugin]) -> str:
+    """A model that all chosen methods accept and that needs no download: the preferred one if it does."""
+    models = catalog["model"]
+    embedded = [name for name, option in models.items() if option.value("example_prompt")]
+    for name in [preferred, *embedded]:
+        if name in models and all(models[name].value("family") in plugin.families for plugin in methods.values()):
+            return name
+    return preferred
+
+
+def _check_families(config: Mapping[str, Any], methods: Mapping[str, Plugin], catalog: Catalog) -> None:
+    family, model = config["model"].get("family"), config["choices"]["model"]
+    for name, plugin in methods.items():
+        if family not in plugin.families:
+            fitting = sorted(n for n, option in catalog["model"].items() if option.value("family") in plugin.families)
+            models = f" Models of it: {', '.join(fitting)}." if fitting else ""
+            raise BadRequest(
+                f"The method '{name}' runs on the model family {' or '.join(plugin.families)}, but model={model} is "
+                f"of the family '{family}'.{models}"
+            )
+
+
+# ------------------------------------------------------------------------------------------------- values
+
+
+def _documented(catalog: Catalog, choices: Mapping[str, str], methods: Sequence[str]) -> dict[str, Key]:
+    """Dotted key of the composed tree -> how its YAML file documents it."""
+    keys = dict(catalog[""]["config"].keys)
+    chosen = [(group, catalog[group][name]) for group, name in choices.items() if name in catalog.get(group, {})]
+    chosen += [(f"methods.{name}", catalog["method"][name]) for name in methods]
+    for prefix, option in chosen:
+        keys |= {f"{prefix}.{key}": entry for key, entry in option.keys.items()}
+    return keys
+
+
+def _set_values(
+    tree: DictConfig,
+    asked: Sequence[Override],
+    found: Mapping[str, Found],
+    methods: Sequence[str],
+    documented: Mapping[str, Key],
+) -> dict[str, Any]:
+    """Set each value that is no group in the tree; returns full key -> value as given."""
+    from omegaconf import OmegaConf
+
+    plugins = [name for name, entry in found.items() if entry.plugin is None or entry.plugin.is_method]
+    valid = _flatten(OmegaConf.to_container(tree))
+    free = [key for key, value in valid.items() if value == {}]
+    given: dict[str, Any] = {}
+    for override in asked:
+        if override.key in (*GROUPS, "method"):
+            continue
+        key = full_key(override.key, plugins, methods)
+        if key.rpartition(".")[2] == "_target_":
+            raise BadRequest(f"{override}: what is built is chosen by model=, method= and their like, not by _target_.")
+        inside = any(key.startswith(f"{parent}.") for parent in free)
+        if key not in valid and not inside:
+            raise BadRequest(f"There is no key '{override.key}'.{_nearest_key(override.key, valid)}")
+        value = override.value if inside else check_value(override, valid[key], documented.get(key))
+        given[key] = value
+        if key not in (*PROMPTS, *PATHS):
+            OmegaConf.update(tree, key, value, merge=False, force_add=True)
+    return given
+
+
+def _nearest_key(key: str, valid: Mapping[str, Any]) -> str:
+    """A hint for a wrong key: a close one, else those beside it, else those at the top."""
+    keys = [name.removeprefix("methods.") for name in valid if "_target_" not in name] + ["method"]
+    parent = key.rpartition(".")[0]
+    beside = [name for name in keys if name.rpartition(".")[0] == parent]
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    return nearest(key, close or beside or [name for name in keys if "." not in name])
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat[f"{prefix}{name}"] = value
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+    return flat
+
+
+def _plain(tree: DictConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise BadRequest(f"A value refers to what is not there: {str(error).splitlines()[0]}") from error
+    for key in (*PROMPTS, *PATHS):
+        if key in given:
+            *parents, name = key.split(".")
+            node = config
+            for parent in parents:
+                node = node[parent]
+            node[name] = given[key]
+    return {"methods": {}, **config}
+
+
+# ------------------------------------------------------------------------------------------------ request
+
+
+def _complete(
+    config: dict[str, Any], user: Mapping[str, Any], found: dict[str, Found], origin: str = "you"
+) -> Composed:
+    """Fill in the defaults and the videos, and check what can be checked without a model."""
+    notes: list[str] = []
+    defaults = {name: config["methods"][name].get("request_defaults") or {} for name in config["method"]}
+    model = config["model"]
+    facts = {"defaults": model.get("request_defaults"), "method_defaults": model.get("method_defaults")}
+    resolved = resolve_defaults(user, defaults, facts, CORE_DEFAULTS)
+    for key, (value, _) in resolved.items():
+        config[key] = value
+    origins = {key: origin if who == "you" else who for key, (_, who) in resolved.items()}
+    if config["prompt"] is None and config["prompts_file"] is None and model.get("example_prompt"):
+        config["prompt"] = model["example_prompt"]
+        notes.append(
+            f"No prompt was given; this is the example of model={config['choices']['model']}: {config['prompt']}"
+        )
+    if looks_like_a_list(config["prompt"]):
+        notes.append(
+            'The prompt looks like a list but is no JSON, so it is taken as one text. Scenes: \'["one","two"]\'.'
+        )
+    if "videos" in config:
+        videos = tuple(
+            VideoRequest(tuple(v["prompts"]), tuple(v["negative_prompts"]), v["index"], v["name"])
+            for v in config["videos"]
+        )
+    else:
+        videos = read_videos(config)
+    config["videos"] = [
+        {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(video).items() if k != "scenes"}
+        for video in videos
+    ]
+    numbers = {key: config[key] for key in CORE_DEFAULTS}
+    request = Request(
+        videos=videos,
+        seed=config["seed"],
+        image=config["image"],
+        video=config["video"],
+        given=frozenset(config["given"]),
+        **numbers,
+    )
+    if videos:
+        request.validate(size_multiple=1)  # divisibility is the model's to say
+    if config["batch_size"] < 1:
+        raise BadRequest(f"batch_size={config['batch_size']} must be at least 1.")
+    return Composed(config, request, found, origins, tuple(notes))

@@ -1,0 +1,42 @@
+"""Hydra, kept to its own job: one tree from the chosen group options. Imported only when something is composed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextvars import ContextVar
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig
+
+from vidgen_core.catalog import CORE_CONF
+
+_confs: ContextVar[tuple[str, ...]] = ContextVar("plugin_confs", default=())
+_hydra_is_one_per_process = threading.Lock()
+
+
+class PluginConfs(SearchPathPlugin):
+    """Adds ``pkg://<package>.conf`` of each vidgen plugin; adds nothing to other Hydra programs of the process."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for package in _confs.get():
+            search_path.append("vidgen", f"pkg://{package}")
+
+
+def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str]) -> DictConfig:
+    """The tree of ``config.yaml`` with the groups chosen as ``model=tiny``; Hydra's own state is as it was before."""
+    Plugins.instance().register(PluginConfs)
+    with _hydra_is_one_per_process:
+        state = GlobalHydra.instance()
+        outer, token = state.hydra, _confs.set(tuple(plugin_confs))
+        state.clear()
+        try:
+            with initialize_config_module(CORE_CONF, version_base="1.3"):
+                return compose("config", overrides=list(groups))
+        finally:
+            _confs.reset(token)
+            GlobalHydra.instance().hydra = outer
