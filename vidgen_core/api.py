@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from vidgen_core.errors import BadRequest
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from vidgen_core.run import FrameBlock
+    from vidgen_core.sampling import Step
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,15 @@ class Video:
     files: tuple[Path, ...]  # everything that was written
 
 
-def generate(**keys: Any) -> Video:
+def generate(on_step: Callable[[Step, Tensor], None] | None = None, **keys: Any) -> Video:
     """Make one video: ``generate(method="...", prompt=["one", "two"], seed=7)``.
 
     Keys are those of the command line; nested ones are dictionaries, ``placement={"dtype": "bf16"}``, or
     ``**{"output.dir": "..."}``. Several videos: call it again, or use the command line with ``prompts_file``.
+
+    Args:
+        on_step: Called after every sampling step with the step (``index``, ``total``, ``x0()``) and the latents
+            (1, C, F, h, w); must not modify them.
 
     Raises:
         BadRequest: for what cannot be done; VidgenError for a run that failed.
@@ -45,10 +52,20 @@ def generate(**keys: Any) -> Video:
     from vidgen_core import run
 
     collector = _Collector()
-    files = tuple(Path(file) for file in run.generate(composed, {"collector": collector}))
+    observers = {"collector": collector, **({"on_step": _Callback(on_step)} if on_step else {})}
+    files = tuple(Path(file) for file in run.generate(composed, observers))
     path = next((file for file in files if file.suffix == ".mp4"), None)
     folder = path.parent if path else files[0].parent if files else None
     return Video(collector.frames(), composed.config["fps"], path, folder, files)
+
+
+class _Callback:
+    def __init__(self, function: Callable[[Step, Tensor], None]) -> None:
+        self._function = function
+
+    @hookimpl
+    def on_step(self, step: Step, latents: Tensor) -> None:
+        self._function(step, latents)
 
 
 class _Collector:

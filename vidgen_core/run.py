@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,32 +198,41 @@ def opened(run: Run, backbone: Backbone | None = None) -> Iterator[Run]:
 
 
 def frames(
-    run: Run, finished: Collection[int] = (), done: Callable[[Window], None] = lambda w: None
+    run: Run,
+    finished: Mapping[int, Callable[[], Tensor]] | None = None,
+    done: Callable[[Window, bool], None] = lambda window, again: None,
 ) -> Iterator[FrameBlock]:
     """The loop: every group of the plan sampled, decoded and finished, frames leaving as they are ready.
 
     Args:
-        finished: Indices of windows whose frames were delivered by an earlier, interrupted run.
-        done: Called with each window of a group after the group's last block has left.
+        finished: Windows that an earlier, interrupted run sampled: index -> its latents. They are decoded again, so
+            that methods remember them and files that lost their end get it back, but not sampled.
+        done: Called with each window of a group after the group's last block has left, and whether it was finished.
     """
+    finished = finished or {}
     denoise = sampling.denoiser(run)
-    waiting: dict[int, list[Window]] = {}  # last window's index of a group -> the group's windows
+    waiting: dict[int, Group] = {}  # last window's index of a group -> the group
+
+    def windows(group: Group) -> Iterator[Window]:
+        if not all(window.index in finished for window in group.windows):
+            yield from run.moments.sample(run=run, group=group, denoise=denoise)
+            return
+        for window in group.windows:
+            window.latents = finished[window.index]().to(run.backbone.device)
+            yield window
 
     def decoded() -> Iterator[FrameBlock]:
         for group in run.moments.plan(run=run):
-            if all(window.index in finished for window in group.windows):
-                continue
-            for window in run.moments.sample(run=run, group=group, denoise=denoise):
-                if window.index == group.windows[-1].index:
-                    waiting[window.index] = list(group.windows)
+            waiting[group.windows[-1].index] = group
+            for window in windows(group):
                 yield from run.decode(window)
 
     for block in run.moments.finish_frames(run=run, blocks=decoded()):
         run.moments.deliver(run=run, block=block)
         yield block
-        if block.last:
-            for window in waiting.pop(block.window, []):
-                done(window)
+        if block.last and block.window in waiting:
+            for window in waiting.pop(block.window).windows:
+                done(window, window.index in finished)
 
 
 def moments_of(composed: Composed, observers: Mapping[str, object] | None = None) -> Moments:
@@ -253,23 +262,23 @@ def generate(composed: Composed, observers: Mapping[str, object] | None = None) 
     """
     from vidgen_core.output import Output
 
-    output = Output(composed.config["output"])
+    output = Output(composed.config)
     moments = moments_of(composed, {**(observers or {}), "output": output})
-    batches = batches_of(composed.request, moments, composed.config["batch_size"])
     backbone: Backbone | None = None
-    for request in batches:
+    for request in batches_of(composed.request, moments, composed.config["batch_size"]):
         run = Run(request, composed.config, moments)
+        if not output.open(run):
+            continue
         try:
-            output.open(run)
             with opened(run, backbone):
                 backbone = run.backbone
                 run.provenance["weights"] = backbone.weights
                 output.begin(run)
-                for _ in frames(run, output.finished(), lambda window, run=run: output.window_done(run, window)):
+                for _ in frames(run, output.finished(), output.window_done):
                     pass
         except BaseException as error:
             moments.on_failure(run=run, moment=moments.current, error=error)
             raise
         finally:
-            output.close()
+            output.close(run)
     return output.files

@@ -143,7 +143,7 @@ def classifier_free_guidance(run: Run, step: Step, predict: Predict) -> Tensor:
     """u + g (c - u) (Ho and Salimans 2022, eq. 6); the conditional prediction alone for g <= 1."""
     g = run.request.guidance_scale
     if g <= 1:
-        return predict("cond")  # type: ignore[no-any-return]
+        return predict("cond")
     cond, uncond = predict("cond", "uncond")
     return torch.add(uncond, cond - uncond, alpha=g)
 

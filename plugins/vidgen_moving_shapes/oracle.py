@@ -154,7 +154,7 @@ def _endless_motion(positions: NDArray[np.float64], sizes: NDArray[np.float64]) 
     strengths = {
         "bounces sideways": x,
         "bounces up and down": y,
-        "pulses": sizes.std() / PULSING_SPREAD,
+        "pulses": float(sizes.std()) / PULSING_SPREAD,
         "stays still": 1.0,
     }
     return max(strengths, key=lambda motion: strengths[motion])

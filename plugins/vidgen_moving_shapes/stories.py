@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -94,7 +94,7 @@ def _draw_scenes(rng: np.random.Generator, combinations: Sequence[Combination], 
 
 def _draw_captions(rng: np.random.Generator, combinations: Sequence[Combination]) -> list[str]:
     captions = [clip_caption(*combinations[0])]
-    for before, after in zip(combinations, combinations[1:], strict=False):
+    for before, after in pairwise(combinations):
         same_entity, same_ground = before[0] == after[0], before[2] == after[2]
         captions.append(shortened_caption(rng, *after, same_entity, same_ground))
     return captions

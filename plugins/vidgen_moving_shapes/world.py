@@ -78,9 +78,7 @@ class Scene:
         return flow
 
 
-def draw_scene(
-    rng: np.random.Generator, entity: Entity, motion: str, ground: str, frames: int = CLIP_FRAMES
-) -> Scene:
+def draw_scene(rng: np.random.Generator, entity: Entity, motion: str, ground: str, frames: int = CLIP_FRAMES) -> Scene:
     """One object; tint, size, position and speed are drawn, everything that a caption mentions is given."""
     layer = Layer(entity.shape, draw_tinted(rng, OBJECT_COLOURS[entity.colour]), draw_track(rng, [(motion, frames)]))
     return Scene(draw_tinted(rng, GROUND_COLOURS[ground]), (layer,))

@@ -1,4 +1,4 @@
-"""The world paints what it says: tracks stay on the canvas, depth and flow are exact, held-out combinations stay out."""
+"""The world paints what it says: objects stay on the canvas, depth and flow are exact, what is held out stays out."""
 
 import numpy as np
 import pytest
@@ -92,9 +92,7 @@ def test_one_caption_has_many_clips(rng: np.random.Generator) -> None:
 
 
 def test_the_same_seed_paints_the_same_clip() -> None:
-    first, second = (
-        draw_scene(np.random.default_rng(3), RED_CIRCLE, "grows", "pink").frames() for _ in range(2)
-    )
+    first, second = (draw_scene(np.random.default_rng(3), RED_CIRCLE, "grows", "pink").frames() for _ in range(2))
     assert np.array_equal(first, second)
 
 

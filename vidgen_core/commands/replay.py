@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     path = Path(arguments[0])
     if not path.is_file():
         raise BadRequest(f"There is no file '{path}'. Give a video made by vidgen, or the run.yaml beside it.")
-    from vidgen_core.video_writer import read_provenance
+    from vidgen_core.provenance import read_provenance
 
     record = read_provenance(path)
     config = record.get("config")

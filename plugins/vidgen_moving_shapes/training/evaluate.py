@@ -97,9 +97,7 @@ def score(
     return np.array(right), np.concatenate(clips)
 
 
-def score_stories(
-    sampler: Sampler, count: int, batch: int, seed: int
-) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+def score_stories(sampler: Sampler, count: int, batch: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """The same for every scene of stories whose motion changes, in which each frame has its scene's caption."""
     rng = np.random.default_rng(seed)
     stories = [draw_story(rng, ["motion"], allowed=TRAINING_COMBINATIONS) for _ in range(count)]

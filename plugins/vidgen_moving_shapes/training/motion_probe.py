@@ -9,7 +9,6 @@ from torch.nn import functional
 from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import REVERSED
-from vidgen_moving_shapes.training.clips import CaptionedClip
 from vidgen_moving_shapes.training.video_model import VideoModel
 from vidgen_moving_shapes.world import draw_scene
 
@@ -26,7 +25,7 @@ class MotionProbe:
         chosen = [directed[i] for i in rng.choice(len(directed), clips, replace=False)]
         self._right = [(clip_caption(*combination),) for combination in chosen]
         self._wrong = [(clip_caption(entity, REVERSED[m], ground),) for entity, m, ground in chosen]
-        self._latents = model.encode([CaptionedClip(draw_scene(rng, *c).frames(), ()) for c in chosen])
+        self._latents = model.encode([draw_scene(rng, *combination).frames() for combination in chosen])
         self._noise = torch.randn(self._latents.shape, generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()

@@ -25,8 +25,10 @@ from vidgen_moving_shapes.training.progress import (
 )
 from vidgen_moving_shapes.training.video_model import VideoModel, is_temporal
 
-PURE_NOISE_SHARE, HIGH_NOISE_SHARE = 0.08, 0.42
-HIGH_NOISE = 780
+PURE_NOISE_SHARE, HIGH_NOISE_SHARE = 0.12, 0.43
+HIGH_NOISE = 800
+PATH_WEIGHT = 0.2
+MEASURES = ("error", "at high noise", "path", "path at high noise")
 MINUTES_BETWEEN_CHECKPOINTS = 4.0
 
 
@@ -46,13 +48,18 @@ class Training:
         self.model, self.step, self.seconds = model, 0, 0.0
         temporal = [weight for name, weight in model.trained.named_parameters() if is_temporal(name)]
         spatial = [weight for name, weight in model.trained.named_parameters() if not is_temporal(name)]
-        self._groups = [{"params": temporal, "base": temporal_rate}, {"params": spatial, "base": rate}]
+        self._groups = [
+            {"params": temporal, "base": temporal_rate},
+            {"params": spatial, "base": rate},
+            {"params": list(model.path_head.parameters()), "base": temporal_rate},
+        ]
         self._optimizer = torch.optim.AdamW(self._groups, betas=(0.9, 0.99), weight_decay=0.01)
         self._average = AveragedWeights(model.trained, decay)
 
     def resume(self, path: Path) -> None:
         saved = torch.load(path, weights_only=True)
         self.model.trained.load_state_dict(saved["weights"])
+        self.model.path_head.load_state_dict(saved["path_head"])
         rates = [group["base"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(saved["optimizer"])
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
@@ -66,6 +73,7 @@ class Training:
             folder / "checkpoint.pt",
             {
                 "weights": weights,
+                "path_head": self.model.path_head.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "average": self._average.state,
                 "step": self.step,
@@ -79,36 +87,36 @@ class Training:
         )
         self.model.trained.load_state_dict(weights)
 
-    def advance(self, rng: np.random.Generator, progress: float) -> tuple[int, float, float]:
-        """One step; returns the frames of its clips, the mean error, and that at high noise."""
+    def advance(self, rng: np.random.Generator, progress: float) -> dict[str, float]:
+        """One step; returns the length of its clips and MEASURES."""
         for group in self._optimizer.param_groups:
             group["lr"] = group["base"] * learning_rate_factor(self.step, progress)
         clips = draw_batch(rng, progress)
         timesteps = draw_timesteps(len(clips))
         with torch.autocast("cpu", torch.bfloat16):
             errors = self.model.loss(clips, timesteps)
-        errors.mean().backward()
+        path_errors = self.model.path_loss(clips)
+        (errors + PATH_WEIGHT * path_errors).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.trained.parameters(), 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._average.update()
         self.step += 1
-        return len(clips[0].frames), errors.mean().item(), errors[timesteps >= HIGH_NOISE].mean().item()
+        high = timesteps >= HIGH_NOISE
+        measured = errors.mean(), errors[high].mean(), path_errors.mean(), path_errors[high].mean()
+        return {"frames": len(clips[0].frames)} | dict(zip(MEASURES, map(Tensor.item, measured), strict=True))
 
 
 def train(training: Training, out: Path, minutes: float, seed: int) -> None:
     rng = np.random.default_rng([seed, training.step])
     torch.manual_seed(seed + training.step)
     budget = Budget(minutes, training.seconds)
-    probe, next_checkpoint, recent = MotionProbe(training.model), budget.used, []
+    probe, next_checkpoint, recent = MotionProbe(training.model), budget.used, list[dict[str, float]]()
     while not budget.spent:
         recent.append(training.advance(rng, budget.fraction))
         if len(recent) == 20:
-            _, errors, high = np.mean(recent, axis=0)
-            lengths = [frames for frames, _, _ in recent]
-            log(
-                f"step {training.step} error {errors:.4f} at high noise {high:.4f} mean frames {np.mean(lengths):.1f}"
-            )
+            means = {name: np.mean([measures[name] for measures in recent]) for name in recent[0]}
+            log(f"step {training.step} " + " ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
             recent.clear()
         if budget.used >= next_checkpoint:
             gaps = probe.gaps(training.model)
@@ -126,9 +134,7 @@ def main() -> None:
     parser.add_argument("--image-model", type=Path, required=True, help="pipeline folder of the text-to-image model")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and the pipeline")
     parser.add_argument("--resume", action="store_true", help="go on from checkpoint.pt in the output folder")
-    parser.add_argument(
-        "--minutes", type=float, default=80.0, help="budget that includes the minutes before a resume"
-    )
+    parser.add_argument("--minutes", type=float, default=80.0, help="budget that includes the minutes before a resume")
     parser.add_argument("--rate", type=float, default=4e-4, help="learning rate of spatial layers and text encoder")
     parser.add_argument("--temporal-rate", type=float, default=1.5e-3)
     parser.add_argument("--decay", type=float, default=0.995, help="of the average of the weights")

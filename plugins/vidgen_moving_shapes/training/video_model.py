@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet3DConditionModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerFast
@@ -86,6 +87,15 @@ class VideoModel:
         self.vae.requires_grad_(False)
         self.trained = nn.ModuleDict({"text_encoder": self.text_encoder, "unet": self.unet}).train()
         self._frame_text = FrameText(self.unet)
+        # Training only: the deepest features of every frame, at every place, must tell where the object is on its
+        # path. From pure noise that is known only from the motion word and the position of the frame in the clip,
+        # the two things that the velocity error alone combines very late.
+        self.path_head = nn.Linear(self.unet.config.block_out_channels[-1], 3)
+        self.middle = torch.empty(0)
+        self.unet.mid_block.register_forward_hook(self._keep_middle)
+
+    def _keep_middle(self, module: nn.Module, arguments: tuple[Any, ...], features: Tensor) -> None:
+        self.middle = features
 
     @classmethod
     def from_image_pipeline(cls, folder: Path) -> "VideoModel":
@@ -103,9 +113,9 @@ class VideoModel:
         return {name: getattr(self, name) for name in names}
 
     @torch.no_grad()
-    def encode(self, clips: Sequence[CaptionedClip]) -> Tensor:
-        """Latent means (B, 4, F, h, w)."""
-        frames = to_tensor(np.concatenate([clip.frames for clip in clips]))
+    def encode(self, clips: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Latent means (B, 4, F, h, w) of clips (F, H, W, 3)."""
+        frames = to_tensor(np.concatenate(clips))
         latents = self.vae.encode(frames).latent_dist.mean.float()
         return latents.unflatten(0, (len(clips), -1)).transpose(1, 2)
 
@@ -119,6 +129,13 @@ class VideoModel:
 
     def loss(self, clips: Sequence[CaptionedClip], timesteps: Tensor) -> Tensor:
         """Velocity errors (B,) of a batch of clips of one length."""
-        noisy, velocity = noised(self.scheduler, self.encode(clips), timesteps)
+        noisy, velocity = noised(self.scheduler, self.encode([clip.frames for clip in clips]), timesteps)
         predicted = self.predict(noisy, timesteps, [clip.captions for clip in clips])
         return functional.mse_loss(predicted, velocity, reduction="none").mean(dim=(1, 2, 3, 4))
+
+    def path_loss(self, clips: Sequence[CaptionedClip]) -> Tensor:
+        """How badly the features of the last `loss` tell the path, (B,); 0 for clips without a caption."""
+        told = self.path_head(self.middle.float().movedim(1, -1)).unflatten(0, (len(clips), -1))
+        paths = torch.from_numpy(np.stack([clip.path for clip in clips])).float()
+        captioned = torch.tensor([float(any(clip.captions)) for clip in clips])
+        return captioned * (told - paths[:, :, None, None]).square().mean(dim=(1, 2, 3, 4))

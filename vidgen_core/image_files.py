@@ -1,0 +1,60 @@
+"""Frames as images: a gif, or a folder of PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class FrameFolder:
+    """A folder of ``00000.png`` and so on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._count = 0
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames (F, H, W, 3), uint8 RGB."""
+        from PIL import Image
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for frame in frames:
+            Image.fromarray(frame).save(self.folder / f"{self._count:05d}.png")
+            self._count += 1
+
+    def close(self) -> list[Path]:
+        return [self.folder] if self._count else []
+
+
+class Gif:
+    """An endless gif, written frame by frame; its palette of 256 colours is the format's."""
+
+    def __init__(self, path: Path, fps: int) -> None:
+        self.path = path
+        self._fps = fps
+        self._container: Any = None
+        self._stream: Any = None
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames (F, H, W, 3), uint8 RGB."""
+        import av
+
+        if self._container is None:
+            self._container = av.open(str(self.path), "w", format="gif", options={"loop": "0"})
+            self._stream = self._container.add_stream("gif", rate=self._fps)
+            self._stream.height, self._stream.width = frames.shape[1:3]
+            self._stream.pix_fmt = "rgb8"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="rgb8")
+            self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> list[Path]:
+        if self._container is None:
+            return []
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._container = None
+        return [self.path]

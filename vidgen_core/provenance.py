@@ -1,0 +1,65 @@
+"""How a video was made: the record in ``run.yaml`` and inside the mp4, from which it can be made again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vidgen_core.errors import BadRequest
+
+PACKAGES = ("vidgen", "torch", "diffusers", "transformers")
+
+
+def record(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run: its command, resolved configuration, versions, and what was found out (weight hashes)."""
+    versions = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
+    versions["python"] = platform.python_version()
+    return {"command": sys.argv[1:], "config": dict(config), "versions": versions, **more}
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a record so that any prompt comes back as it was: plain data, no tags."""
+    text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True, width=100)
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The record in a ``run.yaml`` or inside a video that vidgen wrote.
+
+    Raises BadRequest for a file that holds none.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) if path.suffix in (".yaml", ".yml") else _comment(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadRequest(f"'{path}' cannot be read: {error}") from error
+    if not isinstance(content, dict) or "config" not in content:
+        raise BadRequest(f"'{path}' holds no record of a vidgen run. Only files that vidgen wrote can be replayed.")
+    return content
+
+
+def _comment(path: Path) -> Any:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return json.loads(container.metadata.get("comment", "null"))
+    except av.FFmpegError as error:
+        raise ValueError(f"it is no video ({error})") from error
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
