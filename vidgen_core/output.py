@@ -7,7 +7,6 @@ several videos the same in a folder each.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -103,7 +102,7 @@ class Output:
     def _of(self, video: VideoRequest) -> Path:
         if len(self._config["videos"]) == 1:
             return self.folder
-        return self.folder / re.sub(r"[^\w .,+-]", "_", video.name or f"video_{video.index:03d}")
+        return self.folder / (video.name or f"video_{video.index:03d}")
 
     # ---------------------------------------------------------------------------------------------- run
 

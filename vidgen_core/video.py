@@ -52,13 +52,22 @@ class VideoReader:
         if wrong:
             raise BadRequest(f"'{self.path}' has frames 0..{len(self) - 1}; frame {wrong[0]} was asked for.")
         wanted = sorted(set(indices))
-        if self._decord is not None:
-            found = self._opened(lambda: self._decord.get_batch(wanted).asnumpy())
-        else:
+        found = self._by_decord(wanted)
+        if found is None:
             found = self._opened(lambda: self._decoded(wanted))
         place = {index: i for i, index in enumerate(wanted)}
         picked: np.ndarray = np.asarray(found)[[place[index] for index in indices]]
         return picked
+
+    def _by_decord(self, wanted: Sequence[int]) -> np.ndarray | None:
+        if self._decord is None:
+            return None
+        try:
+            found: np.ndarray = self._decord.get_batch(wanted).asnumpy()
+        except Exception:  # decord 0.6 fails on sizes that its scaler pads, such as 34 rows; PyAV reads the same frames
+            self._decord = None
+            return None
+        return found
 
     def _opened(self, read: Any) -> Any:
         try:

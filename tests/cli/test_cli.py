@@ -14,6 +14,7 @@ from vidgen_core import __version__, cli
 from vidgen_core.commands import generate, replay
 from vidgen_core.config import compose
 from vidgen_core.errors import VidgenError
+from vidgen_core.provenance import write_yaml
 
 HEAVY = "{'torch','diffusers','transformers','peft','accelerate','decord','numpy','hydra'}"
 BROKEN = "import a_module_that_is_not_there\n"
@@ -175,10 +176,9 @@ def test_a_model_without_an_example_refuses_before_it_loads(capsys) -> None:
 def test_replay_composes_the_record_in_a_new_folder(capsys, monkeypatch, tmp_path) -> None:
     recorded = compose(["method=talc", 'prompt=["a","b"]', "output.dir=old", "seed=3"]).config
     record = {"config": recorded, "versions": {"hydra-core": "0.1", "python": "2"}}
-    monkeypatch.setitem(sys.modules, "vidgen_core.video_writer", SimpleNamespace(read_provenance=lambda path: record))
     replayed = []
     monkeypatch.setattr(generate, "run", lambda composed: replayed.append(composed) or 0)
-    (tmp_path / "run.yaml").write_text("")
+    write_yaml(tmp_path / "run.yaml", record)
     code, _, err = run(capsys, "replay", str(tmp_path / "run.yaml"), "fps=5")
     assert code == 0
     assert re.search(r"hydra-core was 0.1 .* and is \d", err) and "python" not in err
@@ -194,10 +194,9 @@ def test_replay_needs_a_file(arguments: list[str], capsys) -> None:
     assert "replay" in err or "missing.mp4" in err
 
 
-def test_replay_refuses_a_file_without_a_record(capsys, monkeypatch, tmp_path) -> None:
-    monkeypatch.setitem(sys.modules, "vidgen_core.video_writer", SimpleNamespace(read_provenance=lambda path: {}))
-    (tmp_path / "holiday.mp4").write_text("")
-    code, _, err = run(capsys, "replay", str(tmp_path / "holiday.mp4"))
+def test_replay_refuses_a_file_without_a_record(capsys, tmp_path) -> None:
+    (tmp_path / "holiday.yaml").write_text("place: sea")
+    code, _, err = run(capsys, "replay", str(tmp_path / "holiday.yaml"))
     assert code == 2
     assert "no record" in err
 

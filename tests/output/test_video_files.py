@@ -1,0 +1,180 @@
+"""Reading and writing video: identical frames, files that grow, and nothing lost when a process dies."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+
+from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.image_files import FrameFolder, Gif
+from vidgen_core.video import VideoReader, read_video
+from vidgen_core.video_writer import VideoWriter
+
+
+def clip(frames: int = 12, height: int = 64, width: int = 64) -> np.ndarray:
+    """A red bar that grows over a white ground."""
+    pixels = np.full((frames, height, width, 3), 240, np.uint8)
+    for i in range(frames):
+        pixels[i, height // 4 : height // 2, : 4 + 3 * i] = (215, 40, 40)
+    return pixels
+
+
+@pytest.fixture
+def file(tmp_path):
+    writer = VideoWriter(tmp_path / "video.mp4", 8)
+    writer.write(clip())
+    assert writer.close() == [tmp_path / "video.mp4"]
+    return tmp_path / "video.mp4"
+
+
+def test_what_is_written_is_read_with_flat_colours_kept(file) -> None:
+    frames = read_video(file)
+    assert frames.shape == (12, 64, 64, 3)
+    error = np.abs(frames.astype(int) - clip())
+    assert error.mean() < 3
+    # inside the bar and on the ground, away from the edges that chroma subsampling softens
+    assert error[11, 20:28, 4:30].max() <= 8 and error[:, 40:].max() <= 4
+
+
+@pytest.mark.parametrize("indices", [[0], [11], [3, 3, 7], [9, 2, 5], list(range(12))])
+def test_decord_and_pyav_read_identical_frames(file, indices) -> None:
+    pytest.importorskip("decord")
+    assert np.array_equal(VideoReader(file, "decord").frames(indices), VideoReader(file, "pyav").frames(indices))
+
+
+def test_frames_come_in_the_order_asked(file) -> None:
+    whole = read_video(file)
+    assert np.array_equal(VideoReader(file, "pyav").frames([5, 1, 5]), whole[[5, 1, 5]])
+
+
+def test_the_reader_knows_length_and_rate(file) -> None:
+    reader = VideoReader(file)
+    assert (len(reader), reader.fps) == (12, 8.0)
+
+
+def test_a_frame_outside_is_refused(file) -> None:
+    with pytest.raises(BadRequest, match=r"frames 0..11; frame 12 was asked for"):
+        VideoReader(file).frames([12])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"this is no video"])
+def test_a_file_that_is_no_video_is_refused(tmp_path, content) -> None:
+    path = tmp_path / "broken.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadRequest, match=r"broken.mp4"):
+        read_video(path)
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (32, 31), (1, 1), (64, 128)])
+def test_any_size_is_written_odd_sides_padded_to_even(tmp_path, height, width) -> None:
+    writer = VideoWriter(tmp_path / "odd.mp4", 8)
+    writer.write(clip(3, height, width))
+    writer.close()
+    assert read_video(tmp_path / "odd.mp4").shape == (3, height + height % 2, width + width % 2, 3)
+
+
+def test_the_file_grows_with_every_frame(tmp_path) -> None:
+    writer = VideoWriter(tmp_path / "video.mp4", 8)
+    readable = []
+    for frame in clip():
+        writer.write(frame[None])
+        readable.append((tmp_path / "video.mp4").stat().st_size)
+    assert readable == sorted(readable) and readable[-1] > readable[2] > 0
+    assert len(VideoReader(tmp_path / "video.mp4")) >= 11
+    writer.close()
+
+
+def test_a_killed_process_leaves_a_playable_file(tmp_path) -> None:
+    path = tmp_path / "video.mp4"
+    code = f"""
+import os, signal, numpy as np
+from pathlib import Path
+from vidgen_core.video_writer import VideoWriter
+writer = VideoWriter(Path({str(path)!r}), 8)
+writer.write(np.zeros((20, 32, 32, 3), np.uint8))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert len(read_video(path)) >= 19
+
+
+def test_a_file_goes_on_after_kept_frames_without_encoding_them_again(file) -> None:
+    before = read_video(file)
+    writer = VideoWriter(file, 8, {"comment": "again"}, keep_frames=7)
+    writer.write(clip()[7:])
+    writer.close()
+    after = read_video(file)
+    assert len(after) == 12
+    assert np.array_equal(after[:7], before[:7])
+    assert np.abs(after[7:].astype(int) - clip()[7:]).mean() < 3
+    with av.open(str(file)) as container:
+        times = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+        assert np.unique(np.diff(times)).size == 1
+        assert container.metadata["comment"] == "again"
+    assert [entry.name for entry in file.parent.iterdir()] == ["video.mp4"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_mend(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(VidgenError, match=r"cannot be written.*output.dir"):
+        VideoWriter(tmp_path / "file" / "video.mp4", 8).write(clip())
+
+
+def test_a_full_disk_is_named_and_the_frames_before_it_stay(tmp_path, monkeypatch) -> None:
+    writer = VideoWriter(tmp_path / "video.mp4", 8)
+    writer.write(clip(6))
+    container = writer._container
+
+    class Full:
+        def mux(self, packet):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer._container = Full()
+    with pytest.raises(VidgenError, match="The disk is full: free some space"):
+        writer.write(clip(6))
+    writer._container = container
+    writer.close()
+    assert len(read_video(tmp_path / "video.mp4")) >= 6
+
+
+def test_writing_to_a_full_device_is_one_paragraph() -> None:
+    from pathlib import Path
+
+    writer = VideoWriter(Path("/dev/full"), 8)
+    with pytest.raises(VidgenError, match="cannot be written"):
+        for _ in range(40):
+            writer.write(clip())
+        writer.close()
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path) -> None:
+    import tracemalloc
+
+    writer = VideoWriter(tmp_path / "long.mp4", 8)
+    writer.write(clip(50))
+    tracemalloc.start()
+    for _ in range(6):
+        writer.write(clip(50))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    writer.close()
+    assert grown < 200_000
+
+
+def test_a_gif_and_a_folder_of_pictures_hold_every_frame(tmp_path) -> None:
+    from PIL import Image
+
+    for sink in (Gif(tmp_path / "video.gif", 8), FrameFolder(tmp_path / "frames")):
+        sink.write(clip()[:5])
+        sink.write(clip()[5:])
+        sink.close()
+    assert Image.open(tmp_path / "video.gif").n_frames == 12
+    pictures = sorted((tmp_path / "frames").iterdir())
+    assert [picture.name for picture in pictures] == [f"{i:05d}.png" for i in range(12)]
+    assert np.array_equal(np.asarray(Image.open(pictures[9])), clip()[9])
