@@ -223,6 +223,8 @@ class Output:
                 for sink in sinks:
                     self.files += sink.close()
             if self._failed:
+                if not self._frames and not self._resumed:
+                    self._remove_traces()
                 return
             if self._options["latents"]:
                 self._save_latents(run)
@@ -231,6 +233,13 @@ class Output:
             self._journal.remove()
             if self._journal.folder.parent.is_dir() and not any(self._journal.folder.parent.iterdir()):
                 self._journal.folder.parent.rmdir()
+
+    def _remove_traces(self) -> None:
+        # Nothing was made: the same command, mended, must find the folder free.
+        (self.folder / "run.yaml").unlink(missing_ok=True)
+        for folder in [*self.folder.glob("*"), self.folder]:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def _save_latents(self, run: Run) -> None:
         from safetensors.torch import save_file

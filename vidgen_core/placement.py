@@ -71,6 +71,11 @@ def device_and_dtype(config: Mapping[str, Any]) -> tuple[torch.device, torch.dty
         value = str(config.get(key) or choices[0])
         if value not in choices:
             raise BadRequest(f"placement.{key}={value} is not a choice.{nearest(value, choices)}")
+    if "graph" in str(config.get("compile")) and config.get("offload") == "model":
+        raise BadRequest(
+            f"placement.compile={config['compile']} needs weights that stay in place, but placement.offload=model moves "
+            "them. Choose one of the two."
+        )
     wanted = str(config.get("device") or "auto")
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidgen_core import conditioning, sampling
 from vidgen_core import placement as placements
+from vidgen_core.errors import BadRequest
 from vidgen_core.instantiate import instantiate
 from vidgen_core.moments import Moments
 from vidgen_core.noise import keyed_noise
@@ -40,6 +41,11 @@ class Window:
     condition: conditioning.Condition = field(default_factory=conditioning.Condition)
     latents: Tensor | None = None  # B C F h w, F = len(span)
     inputs: dict[tuple[str, ...], ModelInput] = field(default_factory=dict)  # per set of branches, made once
+
+    def release(self) -> None:
+        """Drop the tensors of a window that has left: memory must not grow with the number of windows."""
+        self.latents = None
+        self.memory, self.inputs, self.condition = {}, {}, conditioning.Condition()
 
     @property
     def kept(self) -> slice:
@@ -92,7 +98,6 @@ class Run:
         self.texts: conditioning.TextTable
         self.provenance: dict[str, Any] = {}
         self.notes: list[str] = []  # warnings for the user, shown once
-        self._timesteps: list[int] | None = None
 
     def place(self, backbone: Backbone, placement: Placement) -> None:
         """Take the loaded backbone and its placement into the run."""
@@ -126,7 +131,13 @@ class Run:
 
     def timesteps(self, scheduler: Any) -> Tensor:
         """Set the run's number of steps on a scheduler and return its timesteps, on the backbone's device."""
-        scheduler.set_timesteps(self.request.num_inference_steps, device=self.backbone.device)
+        steps = self.request.num_inference_steps
+        try:
+            scheduler.set_timesteps(steps, device=self.backbone.device)
+        except ValueError as error:
+            raise BadRequest(
+                f"num_inference_steps={steps} does not suit {type(scheduler).__name__}: {error}"
+            ) from error
         timesteps: Tensor = scheduler.timesteps
         return timesteps
 
@@ -143,11 +154,12 @@ class Run:
 
     def decode(self, window: Window) -> Iterator[FrameBlock]:
         """The kept frames of a finished window, a few at a time; ``remember`` sees all of them when it is owned."""
-        assert window.latents is not None
+        latents = window.latents  # the window is released once its last block has left
+        assert latents is not None
         wanted = self.moments.owners("remember")
         kept = []
         start = window.span.start
-        for pixels in self.backbone.decode(window.latents, self.placement.vae_slice):
+        for pixels in self.backbone.decode(latents, self.placement.vae_slice):
             stop = start + pixels.shape[1]
             if wanted:
                 kept.append(pixels)
@@ -157,7 +169,7 @@ class Run:
                 yield FrameBlock(range(first, last), inside, window.index, last == window.keep.stop)
             start = stop
         if wanted:
-            self.moments.remember(run=self, window=window, latents=window.latents, frames=torch.cat(kept, 1))
+            self.moments.remember(run=self, window=window, latents=latents, frames=torch.cat(kept, 1))
 
 
 def build_model(run: Run) -> Backbone:
@@ -233,6 +245,7 @@ def frames(
         if block.last and block.window in waiting:
             for window in waiting.pop(block.window).windows:
                 done(window, window.index in finished)
+                window.release()
 
 
 def moments_of(composed: Composed, observers: Mapping[str, object] | None = None) -> Moments:
@@ -241,14 +254,21 @@ def moments_of(composed: Composed, observers: Mapping[str, object] | None = None
     return Moments(methods, composed.config["owner"], CORE_HOOKS, observers, trace=bool(composed.config["trace"]))
 
 
-def batches_of(request: Request, moments: Moments, batch_size: int) -> list[Request]:
-    """The request in batches of videos that are denoised together, each with its scenes laid on the frames."""
-    videos = request.videos
-    parts = [request.replace(videos=videos[i : i + batch_size]) for i in range(0, len(videos), batch_size)]
-    laid = [single_scene(moments.prepare_request(request=part)) for part in parts]
-    for part in laid:
-        part.validate()
-    return laid
+def batches_of(composed: Composed, observers: Mapping[str, object] | None = None) -> list[tuple[Request, Moments]]:
+    """The request in batches of videos that are denoised together: scenes laid on the frames, hooks of their own.
+
+    Everything that can be refused without a model is refused here, for all batches.
+    """
+    composed.request.validate(size_multiple=1)
+    batches = []
+    videos, size = composed.request.videos, composed.config["batch_size"]
+    for start in range(0, len(videos), size):
+        moments = moments_of(composed, observers)
+        part = composed.request.replace(videos=videos[start : start + size])
+        laid = single_scene(moments.prepare_request(request=part))
+        laid.validate()
+        batches.append((laid, moments))
+    return batches
 
 
 def generate(composed: Composed, observers: Mapping[str, object] | None = None) -> list[Path]:
@@ -263,9 +283,8 @@ def generate(composed: Composed, observers: Mapping[str, object] | None = None) 
     from vidgen_core.output import Output
 
     output = Output(composed.config)
-    moments = moments_of(composed, {**(observers or {}), "output": output})
     backbone: Backbone | None = None
-    for request in batches_of(composed.request, moments, composed.config["batch_size"]):
+    for request, moments in batches_of(composed, {**(observers or {}), "output": output}):
         run = Run(request, composed.config, moments)
         if not output.open(run):
             continue

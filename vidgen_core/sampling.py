@@ -58,7 +58,10 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, **opt
     for key in given:
         if key not in known:
             raise BadRequest(f"{wanted.__name__} has no option '{key}'.{nearest(key, known)}")
-    return wanted.from_config(scheduler.config, **given)
+    try:
+        return wanted.from_config(scheduler.config, **given)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise BadRequest(f"{wanted.__name__} cannot be made with {given}: {error}") from error
 
 
 @dataclass

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from vidgen_talc.method import build
 
-from vidgen_core import attention
+from vidgen_core import attention, hookimpl
 from vidgen_core.models import tiny
 from vidgen_core.run import frames, opened
 from vidgen_core.testing import latents, make_run, request
@@ -144,6 +144,22 @@ def test_the_hooks_add_no_tensor_operation(backbone) -> None:
         run.moments.on_step(run=run, window=None, step=None, latents=None)
         run.moments.recall(run=run, window=None)
     assert watch.counts == {}
+
+
+def test_windows_that_have_left_hold_no_tensor(backbone) -> None:
+    seen = {}
+
+    class Keeps:
+        @hookimpl
+        def on_step(self, window):
+            seen[window.index] = window
+
+    run = make_run(request("a", "b", "c"), {"talc": build(mode="separate"), "keeps": Keeps()})
+    with opened(run, backbone):
+        for _ in frames(run):
+            pass
+    assert len(seen) == 3
+    assert all(w.latents is None and not w.inputs and not w.condition and not w.memory for w in seen.values())
 
 
 def test_the_largest_tensor_does_not_grow_with_the_number_of_windows(backbone) -> None:

@@ -48,6 +48,7 @@ def test_the_plan_prints_in_one_line(backbone) -> None:
         ({"device": "cpu", "dtype": "fp8"}, "placement.dtype=fp8 is not known. Did you mean"),
         ({"device": "cpu", "offload": "modle"}, "Did you mean 'model'"),
         ({"device": "cpu", "compile": "graph"}, "needs a CUDA device"),
+        ({"compile": "blocks+graph", "offload": "model"}, "Choose one of the two"),
         pytest.param(
             {"device": "cuda"},
             "sees no CUDA device",

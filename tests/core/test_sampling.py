@@ -63,6 +63,16 @@ def test_unknown_schedulers_and_options_are_refused_with_the_nearest(name, optio
         make_scheduler(SCHEDULER, name, **options)
 
 
+def test_more_steps_than_a_scheduler_has_are_refused(backbone) -> None:
+    with pytest.raises(BadRequest, match="num_inference_steps=2000 does not suit DDIMScheduler"):
+        latents(request(num_inference_steps=2000), backbone=backbone)
+
+
+def test_an_option_that_a_scheduler_refuses_is_named() -> None:
+    with pytest.raises(BadRequest, match="cannot be made with {'algorithm_type': 'magic'}"):
+        make_scheduler(SCHEDULER, DPM, algorithm_type="magic")
+
+
 @pytest.mark.parametrize("name", [None, DPM, "EulerDiscreteScheduler", "UniPCMultistepScheduler"])
 def test_every_scheduler_samples(backbone, name) -> None:
     (window,) = latents(request(num_inference_steps=4), config={"scheduler": {"name": name}}, backbone=backbone)

@@ -153,11 +153,11 @@ def test_a_resumed_run_lets_methods_remember_earlier_windows(tmp_path) -> None:
 
     class Remembers:
         @hookimpl
-        def remember(self, window, frames):
-            remembered.append((window.index, tuple(frames.shape)))
+        def remember(self, window, latents, frames):
+            remembered.append((window.index, tuple(latents.shape), tuple(frames.shape)))
 
     run(tmp_path, *STORY, "resume=true", observers={"remembers": Remembers()})
-    assert remembered == [(i, (1, 3, 3, 32, 32)) for i in range(3)]
+    assert remembered == [(i, (1, 4, 3, 4, 4), (1, 3, 3, 32, 32)) for i in range(3)]
 
 
 def test_a_resume_with_another_configuration_names_what_differs(tmp_path) -> None:
@@ -184,6 +184,13 @@ def test_an_unwritable_folder_is_found_before_any_weight_loads(tmp_path, monkeyp
     monkeypatch.setattr("vidgen_core.models.tiny.build", lambda **_: pytest.fail("weights were loaded"))
     with pytest.raises(VidgenError, match=r"cannot be written.*output.dir"):
         run(tmp_path / "file" / "out", *SMALL, "prompt=a dog")
+
+
+def test_a_run_that_made_nothing_leaves_the_folder_free(tmp_path) -> None:
+    with pytest.raises(BadRequest):
+        run(tmp_path / "out", *SMALL, "prompt=a dog", "model=modelscope", "model.path=./nowhere")
+    assert not (tmp_path / "out").exists()
+    run(tmp_path / "out", *SMALL, "prompt=a dog", "num_frames=1")
 
 
 def test_control_c_exits_130_with_one_paragraph(tmp_path, monkeypatch, capsys) -> None:

@@ -13,11 +13,11 @@ def main(arguments: Sequence[str]) -> int:
     composed = compose(arguments)
     from vidgen_core.run import batches_of, moments_of
 
-    moments = moments_of(composed)
+    moments = moments_of(composed)  # conflicts are found here
     for note in composed.notes:
         print(note)
     _print_values(composed)
-    for request in batches_of(composed.request, moments, composed.config["batch_size"]):
+    for request, _ in batches_of(composed) if composed.request.videos else ():
         print(f"\nScenes of {request.num_frames} frames")
         for video in request.videos:
             for scene in video.scenes:

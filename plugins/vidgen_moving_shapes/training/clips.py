@@ -12,7 +12,7 @@ from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
 from vidgen_moving_shapes.stories import CHANGES, draw_story
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
 
-FEW_FRAMES, MANY_FRAMES = 64, 128
+FEW_FRAMES, MANY_FRAMES = 96, 128
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
 THE_SHARE = 0.15
 EMPTY_SHARE = 0.1

@@ -14,6 +14,7 @@ from torch import Tensor
 from vidgen_moving_shapes.training.clips import draw_batch
 from vidgen_moving_shapes.training.diffusion import STEPS
 from vidgen_moving_shapes.training.motion_probe import MotionProbe
+from vidgen_moving_shapes.training.path_heads import PathHeads
 from vidgen_moving_shapes.training.pipeline_folder import write_pipeline
 from vidgen_moving_shapes.training.progress import (
     AveragedWeights,
@@ -28,7 +29,7 @@ from vidgen_moving_shapes.training.video_model import VideoModel, is_temporal
 PURE_NOISE_SHARE, HIGH_NOISE_SHARE = 0.12, 0.43
 HIGH_NOISE = 800
 PATH_WEIGHT = 0.2
-MEASURES = ("error", "at high noise", "path", "path at high noise")
+MEASURES = ("error", "at high noise", "position", "change", "path")
 MINUTES_BETWEEN_CHECKPOINTS = 4.0
 
 
@@ -46,12 +47,13 @@ class Training:
 
     def __init__(self, model: VideoModel, rate: float, temporal_rate: float, decay: float) -> None:
         self.model, self.step, self.seconds = model, 0, 0.0
+        self._heads = PathHeads(model.unet)
         temporal = [weight for name, weight in model.trained.named_parameters() if is_temporal(name)]
         spatial = [weight for name, weight in model.trained.named_parameters() if not is_temporal(name)]
         self._groups = [
             {"params": temporal, "base": temporal_rate},
             {"params": spatial, "base": rate},
-            {"params": list(model.path_head.parameters()), "base": temporal_rate},
+            {"params": list(self._heads.parameters()), "base": temporal_rate},
         ]
         self._optimizer = torch.optim.AdamW(self._groups, betas=(0.9, 0.99), weight_decay=0.01)
         self._average = AveragedWeights(model.trained, decay)
@@ -59,7 +61,7 @@ class Training:
     def resume(self, path: Path) -> None:
         saved = torch.load(path, weights_only=True)
         self.model.trained.load_state_dict(saved["weights"])
-        self.model.path_head.load_state_dict(saved["path_head"])
+        self._heads.load_state_dict(saved["heads"])
         rates = [group["base"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(saved["optimizer"])
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
@@ -73,7 +75,7 @@ class Training:
             folder / "checkpoint.pt",
             {
                 "weights": weights,
-                "path_head": self.model.path_head.state_dict(),
+                "heads": self._heads.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "average": self._average.state,
                 "step": self.step,
@@ -95,15 +97,14 @@ class Training:
         timesteps = draw_timesteps(len(clips))
         with torch.autocast("cpu", torch.bfloat16):
             errors = self.model.loss(clips, timesteps)
-        path_errors = self.model.path_loss(clips)
-        (errors + PATH_WEIGHT * path_errors).mean().backward()
+        path_errors = self._heads.loss(clips)
+        (errors.mean() + PATH_WEIGHT * path_errors.mean()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.trained.parameters(), 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._average.update()
         self.step += 1
-        high = timesteps >= HIGH_NOISE
-        measured = errors.mean(), errors[high].mean(), path_errors.mean(), path_errors[high].mean()
+        measured = errors.mean(), errors[timesteps >= HIGH_NOISE].mean(), *path_errors
         return {"frames": len(clips[0].frames)} | dict(zip(MEASURES, map(Tensor.item, measured), strict=True))
 
 
@@ -131,7 +132,9 @@ def train(training: Training, out: Path, minutes: float, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image-model", type=Path, required=True, help="pipeline folder of the text-to-image model")
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--image-model", type=Path, help="pipeline folder of the text-to-image model to start from")
+    begin.add_argument("--video-model", type=Path, help="pipeline folder of a text-to-video model to go on from")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and the pipeline")
     parser.add_argument("--resume", action="store_true", help="go on from checkpoint.pt in the output folder")
     parser.add_argument("--minutes", type=float, default=80.0, help="budget that includes the minutes before a resume")
@@ -142,7 +145,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    model = VideoModel.from_image_pipeline(options.image_model)
+    if options.video_model:
+        model = VideoModel.from_pipeline(options.video_model)
+    else:
+        model = VideoModel.from_image_pipeline(options.image_model)
     training = Training(model, options.rate, options.temporal_rate, options.decay)
     if options.resume:
         training.resume(options.out / "checkpoint.pt")

@@ -48,6 +48,11 @@ def build_unet(image_unet: UNet2DConditionModel) -> UNet3DConditionModel:
     for name, weight in unet.named_parameters():
         if is_temporal(name) and "proj_out" in name:
             nn.init.zeros_(weight)
+    return without_dropout(unet)
+
+
+def without_dropout(unet: UNet3DConditionModel) -> UNet3DConditionModel:
+    """The temporal convolutions of the class have a dropout of 0.1 that so small a model cannot afford."""
     for module in unet.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -87,15 +92,6 @@ class VideoModel:
         self.vae.requires_grad_(False)
         self.trained = nn.ModuleDict({"text_encoder": self.text_encoder, "unet": self.unet}).train()
         self._frame_text = FrameText(self.unet)
-        # Training only: the deepest features of every frame, at every place, must tell where the object is on its
-        # path. From pure noise that is known only from the motion word and the position of the frame in the clip,
-        # the two things that the velocity error alone combines very late.
-        self.path_head = nn.Linear(self.unet.config.block_out_channels[-1], 3)
-        self.middle = torch.empty(0)
-        self.unet.mid_block.register_forward_hook(self._keep_middle)
-
-    def _keep_middle(self, module: nn.Module, arguments: tuple[Any, ...], features: Tensor) -> None:
-        self.middle = features
 
     @classmethod
     def from_image_pipeline(cls, folder: Path) -> "VideoModel":
@@ -103,6 +99,17 @@ class VideoModel:
             AutoTokenizer.from_pretrained(folder, subfolder="tokenizer"),
             CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
             build_unet(UNet2DConditionModel.from_pretrained(folder, subfolder="unet")),
+            AutoencoderKL.from_pretrained(folder, subfolder="vae"),
+            build_scheduler(),
+        )
+
+    @classmethod
+    def from_pipeline(cls, folder: Path) -> "VideoModel":
+        """Go on from a video pipeline folder."""
+        return cls(
+            AutoTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder"),
+            without_dropout(UNet3DConditionModel.from_pretrained(folder, subfolder="unet")),
             AutoencoderKL.from_pretrained(folder, subfolder="vae"),
             build_scheduler(),
         )
@@ -132,10 +139,3 @@ class VideoModel:
         noisy, velocity = noised(self.scheduler, self.encode([clip.frames for clip in clips]), timesteps)
         predicted = self.predict(noisy, timesteps, [clip.captions for clip in clips])
         return functional.mse_loss(predicted, velocity, reduction="none").mean(dim=(1, 2, 3, 4))
-
-    def path_loss(self, clips: Sequence[CaptionedClip]) -> Tensor:
-        """How badly the features of the last `loss` tell the path, (B,); 0 for clips without a caption."""
-        told = self.path_head(self.middle.float().movedim(1, -1)).unflatten(0, (len(clips), -1))
-        paths = torch.from_numpy(np.stack([clip.path for clip in clips])).float()
-        captioned = torch.tensor([float(any(clip.captions)) for clip in clips])
-        return captioned * (told - paths[:, :, None, None]).square().mean(dim=(1, 2, 3, 4))
