@@ -51,6 +51,8 @@ def generate(on_step: Callable[[Step, Tensor], None] | None = None, **keys: Any)
         print(note, file=sys.stderr)
     from vidgen_core import run
 
+    if composed.config["resume"]:
+        raise BadRequest("generate() returns the frames that it makes; resume a run with `vidgen ... resume=true`.")
     collector = _Collector()
     observers = {"collector": collector, **({"on_step": _Callback(on_step)} if on_step else {})}
     files = tuple(Path(file) for file in run.generate(composed, observers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,15 @@ class FrameFolder:
 
 
 class Gif:
-    """An endless gif, written frame by frame; its palette of 256 colours is the format's."""
+    """An endless gif, written frame by frame, each with a palette of its own 256 colours."""
 
     def __init__(self, path: Path, fps: int) -> None:
         self.path = path
         self._fps = fps
         self._container: Any = None
         self._stream: Any = None
+        self._graph: Any = None
+        self._count = 0
 
     def write(self, frames: np.ndarray) -> None:
         """Append frames (F, H, W, 3), uint8 RGB."""
@@ -46,10 +49,31 @@ class Gif:
             self._container = av.open(str(self.path), "w", format="gif", options={"loop": "0"})
             self._stream = self._container.add_stream("gif", rate=self._fps)
             self._stream.height, self._stream.width = frames.shape[1:3]
-            self._stream.pix_fmt = "rgb8"
+            self._stream.pix_fmt = "pal8"
+            self._graph = self._palettes(*frames.shape[1:3])
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="rgb8")
-            self._container.mux(self._stream.encode(picture))
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = self._count, Fraction(1, self._fps)
+            self._graph.push(picture)
+            self._container.mux(self._stream.encode(self._graph.pull()))
+            self._count += 1
+
+    def _palettes(self, height: int, width: int) -> Any:
+        # The format's fixed palette turns flat blues and greys into other colours.
+        import av
+
+        graph = av.filter.Graph()
+        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, self._fps))
+        split, sink = graph.add("split"), graph.add("buffersink")
+        palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+        use = graph.add("paletteuse", "new=1:dither=none")
+        source.link_to(split)
+        split.link_to(palette, 0, 0)
+        split.link_to(use, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        return graph
 
     def close(self) -> list[Path]:
         if self._container is None:

@@ -22,15 +22,20 @@ class Journal:
         self.folder = folder
 
     @property
-    def exists(self) -> bool:
-        return (self.folder / "windows.jsonl").is_file()
+    def batch_finished(self) -> bool:
+        """Whether this batch, or the whole run it belongs to, came to its end."""
+        return (self.folder / "finished").is_file() or not self.folder.parent.is_dir()
+
+    def begin(self) -> None:
+        """From here on the run counts as unfinished until ``finish``, whatever it leaves behind."""
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, window: int, keep: slice, latents: Tensor, frames: int) -> None:
         """Note a finished window: latents (B, C, F, h, w), which of its frames are kept, frames delivered so far."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_file({"latents": latents.cpu().contiguous()}, self._file(window))
+        # Through a file object, so that a full disk is an OSError as everywhere.
+        self._file(window).write_bytes(save({"latents": latents.cpu().contiguous()}))
         # The line comes after the tensors: a window that stands in the list is whole.
         entry = {"window": window, "keep": [keep.start, keep.stop], "frames": frames}
         with (self.folder / "windows.jsonl").open("a") as lines:
@@ -39,9 +44,8 @@ class Journal:
     def entries(self) -> list[dict[str, Any]]:
         """The finished windows in order: ``window``, ``keep``, ``frames``. A half-written last line does not count."""
         found: list[dict[str, Any]] = []
-        if not self.exists:
-            return found
-        for line in (self.folder / "windows.jsonl").read_text().splitlines():
+        lines = self.folder / "windows.jsonl"
+        for line in lines.read_text().splitlines() if lines.is_file() else ():
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError:
@@ -61,9 +65,12 @@ class Journal:
         parts = [self.latents(entry["window"])[:, :, slice(*entry["keep"])] for entry in self.entries()]
         return torch.cat(parts, dim=2)
 
-    def remove(self) -> None:
-        """Delete the journal of a run that has ended well."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self, last: bool) -> None:
+        """The batch has ended well: its latents go; after the ``last`` batch of the run nothing stays."""
+        shutil.rmtree(self.folder.parent if last else self.folder, ignore_errors=True)
+        if not last:
+            self.begin()
+            (self.folder / "finished").touch()
 
     def _file(self, window: int) -> Path:
         return self.folder / f"window_{window:05d}.safetensors"

@@ -7,8 +7,11 @@ several videos the same in a folder each.
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
+import tempfile
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +20,8 @@ from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.errors import BadRequest
 from vidgen_core.image_files import FrameFolder, Gif
 from vidgen_core.journal import Journal
-from vidgen_core.video_writer import VideoWriter, explained
+from vidgen_core.run_folder import choose_folder, is_resumed
+from vidgen_core.video_writer import VideoWriter, explained, make_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +31,8 @@ if TYPE_CHECKING:
     from vidgen_core.run import FrameBlock, Run, Window
     from vidgen_core.sampling import Step
 
-OWN = ("output", "resume", "trace", "debug", "given", "choices")
-"""Keys of a configuration that may differ when a run is resumed: they change no frame."""
+MADE = ("video.mp4", "video.gif", "contact_sheet.png", "latents.safetensors", "frames")
+"""What a run may have made of a video, in the order in which it is named to the user."""
 
 
 class Sink(Protocol):
@@ -51,58 +55,19 @@ class Output:
         self._config = config
         self._options: Mapping[str, Any] = config["output"]
         self.files: list[Path] = []
-        self.folder: Path = self._choose_folder()
-        self._resumed = self._check_folder()
+        self.folder = choose_folder(config)
+        self._resumed = is_resumed(self.folder, config)
         self._sinks: list[list[Sink]] = []
         self._frames = 0  # delivered in this batch, kept ones included
         self._skip = 0  # frames that an earlier run already wrote
         self._failed = False
+        self._first = self._made = True  # the batch is the first of the request; its folder was not there before
         self._record: dict[str, Any] = {}
-
-    # ------------------------------------------------------------------------------------------- folder
-
-    def _choose_folder(self) -> Path:
-        if self._options["dir"]:
-            return Path(self._options["dir"]).expanduser()
-        if self._config["resume"]:
-            raise BadRequest("resume=true needs the folder of the unfinished run: output.dir=...")
-        what = "+".join(self._config["method"]) or self._config["choices"]["model"]
-        first = Path(self._options["root"]).expanduser() / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
-        names = (first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 10_000)))
-        return next(name for name in names if not name.exists())
-
-    def _check_folder(self) -> bool:
-        """Whether the folder holds a run to go on with; raises BadRequest for one that must not be touched."""
-        found = self.folder / "run.yaml"
-        if not found.is_file():
-            if self._config["resume"]:
-                raise BadRequest(f"resume=true, but '{self.folder}' holds no run. Leave resume out to start one there.")
-            if self.folder.is_dir() and any(self.folder.iterdir()) and not self._options["overwrite"]:
-                raise BadRequest(
-                    f"The folder '{self.folder}' is not empty. Give another output.dir, or output.overwrite=true."
-                )
-            return False
-        if self._config["resume"]:
-            before = provenance.read_provenance(found)["config"]
-            now = json.loads(json.dumps(self._config))
-            changed = sorted(k for k in {*before, *now} - set(OWN) if before.get(k) != now.get(k))
-            if changed:
-                raise BadRequest(
-                    f"The run in '{self.folder}' was started with another {', '.join(changed)}. Repeat its command "
-                    "with resume=true, or give another output.dir."
-                )
-            return True
-        if not self._options["overwrite"]:
-            raise BadRequest(
-                f"The folder '{self.folder}' already holds a run. Give another output.dir, resume=true to go on with "
-                "it, or output.overwrite=true."
-            )
-        return False
 
     def _of(self, video: VideoRequest) -> Path:
         if len(self._config["videos"]) == 1:
             return self.folder
-        return self.folder / (video.name or f"video_{video.index:03d}")
+        return self.folder / _name(video.name, video.index)
 
     # ---------------------------------------------------------------------------------------------- run
 
@@ -113,25 +78,46 @@ class Output:
         """
         self._frames, self._skip, self._failed, self._sinks = 0, 0, False, []
         self._journal = Journal(self.folder / "journal" / f"{run.request.videos[0].index:03d}")
+        if self._resumed and self._journal.batch_finished:
+            made = [self._of(video) / name for video in run.request.videos for name in MADE]
+            self.files += [path for path in made if path.exists()]
+            return False
+        self._first = run.request.videos[0].index == self._config["videos"][0]["index"]
         with explained(self.folder):
+            self._made = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_record(run)
-        if self._resumed and not self._journal.exists:
-            done = [video for video in run.request.videos if (self._of(video) / "video.mp4").is_file()]
-            if len(done) == len(run.request.videos):
-                return False
-        if not self._resumed:
-            self._journal.remove()
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass  # it can be written
         return True
 
     def begin(self, run: Run) -> None:
         """The backbone is loaded: open the files, with the record of how they are made inside."""
         with explained(self.folder):
+            if self._first and not self._resumed:
+                self._clear()
+            self._journal.begin()
             self._write_record(run)
             self._skip = self._frames_on_disk(run) if self._resumed else 0
             for video in run.request.videos:
                 self._of(video).mkdir(parents=True, exist_ok=True)
                 self._sinks.append(self._sinks_of(video, run))
+
+    def _clear(self) -> None:
+        # Only now, when the weights are loaded, and only what a run writes: with output.overwrite=true an older run
+        # goes as a whole, so that no frame of it stays among the new ones.
+        names = [_name(**video) for video in self._config["videos"]]
+        try:
+            before = provenance.read_provenance(self.folder / "run.yaml")["config"]["videos"]
+            names += [Path(_name(**video)).name for video in before]
+        except (BadRequest, KeyError, TypeError):
+            pass  # no run, or a record that was written by hand
+        shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        for folder in {self.folder, *(self.folder / name for name in names)}:
+            for path in (*(folder / name for name in MADE), *folder.glob(f"frames/{'[0-9]' * 5}.png")):
+                if path.is_file():
+                    path.unlink()
+        for name in ("run.yaml", "preview.png"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _write_record(self, run: Run) -> None:
         self._record = provenance.record(run.config, {**run.provenance, "notes": run.notes})
@@ -219,33 +205,54 @@ class Output:
     def close(self, run: Run) -> None:
         """Finish the files of a batch; after a failure they hold what was delivered, and the journal stays."""
         with explained(self.folder):
-            for sinks in self._sinks:
-                for sink in sinks:
-                    self.files += sink.close()
+            self._close_sinks()
             if self._failed:
-                if not self._frames and not self._resumed:
-                    self._remove_traces()
+                self._leave(run)
                 return
             if self._options["latents"]:
                 self._save_latents(run)
             self._write_record(run)
             self.files += [f for f in [self.folder / "run.yaml"] if f not in self.files]
-            self._journal.remove()
-            if self._journal.folder.parent.is_dir() and not any(self._journal.folder.parent.iterdir()):
-                self._journal.folder.parent.rmdir()
+            self._journal.finish(last=run.request.videos[-1].index == self._config["videos"][-1]["index"])
 
-    def _remove_traces(self) -> None:
+    def _close_sinks(self) -> None:
+        # Every file is closed, whatever befell another; after a failure its own error is the one to tell.
+        errors: list[Exception] = []
+        for sink in (sink for sinks in self._sinks for sink in sinks):
+            try:
+                self.files += sink.close()
+                if isinstance(sink, VideoWriter) and not self._failed and sink.path.is_file():
+                    make_plain(sink.path)
+            except Exception as error:
+                errors.append(error)
+        if errors and not self._failed:
+            self._failed = True
+            raise errors[0]
+
+    def _leave(self, run: Run) -> None:
+        if self._frames or self._resumed or not self._first:
+            where = shlex.quote(f"output.dir={self.folder}")
+            line = f"What was made is in '{self.folder}'; the same command with {where} resume=true goes on."
+            print(line, file=sys.stderr)
+            return
         # Nothing was made: the same command, mended, must find the folder free.
-        (self.folder / "run.yaml").unlink(missing_ok=True)
-        for folder in [*self.folder.glob("*"), self.folder]:
-            if folder.is_dir() and not any(folder.iterdir()):
+        if self._sinks:
+            (self.folder / "run.yaml").unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        made = [self._of(video) for video in run.request.videos] + [self.folder] * self._made
+        for folder in dict.fromkeys(made):
+            if folder.is_dir() and not any(folder.iterdir()) and (folder != self.folder or self._made):
                 folder.rmdir()
 
     def _save_latents(self, run: Run) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         latents: Tensor = self._journal.kept_latents()
         for video, cells in zip(run.request.videos, latents, strict=True):
             file = self._of(video) / "latents.safetensors"
-            save_file({"latents": cells[None].contiguous()}, file)
+            file.write_bytes(save({"latents": cells[None].contiguous()}))
             self.files.append(file)
+
+
+def _name(name: str, index: int, **_: Any) -> str:
+    return name or f"video_{index:03d}"

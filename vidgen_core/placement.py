@@ -73,7 +73,7 @@ def device_and_dtype(config: Mapping[str, Any]) -> tuple[torch.device, torch.dty
             raise BadRequest(f"placement.{key}={value} is not a choice.{nearest(value, choices)}")
     if "graph" in str(config.get("compile")) and config.get("offload") == "model":
         raise BadRequest(
-            f"placement.compile={config['compile']} needs weights that stay in place, but placement.offload=model moves "
+            f"placement.compile={config['compile']} needs weights in place, but placement.offload=model moves "
             "them. Choose one of the two."
         )
     wanted = str(config.get("device") or "auto")

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""Containers whose packets carry the time of each frame, so that a frame can be sought. In others (avi, mpeg-ts, gif)
+times are guesses and both libraries return wrong frames; there frames are counted from the first."""
+
+
 class VideoReader:
     """Frames of a video file by index. Open one per worker process, after the fork.
 
@@ -28,7 +33,8 @@ class VideoReader:
         if not self.path.is_file():
             raise BadRequest(f"There is no video file '{self.path}'. Check the path.")
         self._decord: Any = None
-        if backend in (None, "decord"):
+        self.fps, self._times, self._indexed = self._opened(self._scan)
+        if backend in (None, "decord") and self._indexed:
             try:
                 import decord
             except ImportError:
@@ -36,7 +42,6 @@ class VideoReader:
                     raise BadRequest("decord is not installed; leave the backend out to read with PyAV.") from None
             else:
                 self._decord = self._opened(lambda: decord.VideoReader(str(self.path), num_threads=1))
-        self.fps, self._times = self._opened(self._scan)
 
     def __len__(self) -> int:
         return len(self._times)
@@ -76,30 +81,35 @@ class VideoReader:
             reason = " ".join(str(error).split())[:120]
             raise BadRequest(f"'{self.path}' cannot be read as video ({reason}). Is it a damaged file?") from error
 
-    def _scan(self) -> tuple[float, list[int]]:
+    def _scan(self) -> tuple[float, list[int], bool]:
         # Presentation times of all frames, from packets: nothing is decoded.
         import av
 
         with av.open(str(self.path)) as container:
             stream = container.streams.video[0]
-            times = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
-            return float(stream.average_rate or 0), times
+            times = sorted(packet.pts or 0 for packet in container.demux(stream) if packet.size)
+            return float(stream.average_rate or 0), times, container.format.name in INDEXED
 
     def _decoded(self, wanted: Sequence[int]) -> np.ndarray:
         import av
         import numpy as np
 
         numbers = {time: index for index, time in enumerate(self._times)}
+        left = set(wanted)
         found: dict[int, np.ndarray] = {}
         with av.open(str(self.path)) as container:
             stream = container.streams.video[0]
-            container.seek(self._times[wanted[0]], stream=stream, backward=True)
-            for frame in container.decode(stream):
-                index = numbers.get(frame.pts if frame.pts is not None else -1)
-                if index is not None and index in wanted:
+            if self._indexed:
+                container.seek(self._times[wanted[0]], stream=stream, backward=True)
+            for count, frame in enumerate(container.decode(stream)):
+                index = numbers.get(frame.pts, -1) if self._indexed else count
+                if index in left:
+                    left.remove(index)
                     found[index] = frame.to_ndarray(format="rgb24")
-                if index is not None and index >= wanted[-1]:
+                if not left:
                     break
+        if left:
+            raise ValueError(f"frame {min(left)} cannot be decoded")
         return np.stack([found[index] for index in wanted])
 
 

@@ -1,7 +1,8 @@
 """Writing H.264 as frames arrive: every frame is on disk once written, whatever ends the process afterwards.
 
-The file is a fragmented mp4 with a fragment for each frame and no reordering in the encoder, so memory does not grow
-with length and a killed run leaves a playable file.
+While it grows, the file is a fragmented mp4 with a fragment for each frame and no reordering in the encoder, so memory
+does not grow with length and a killed run leaves a playable file. ``make_plain`` then gives a finished video the layout
+that every player and browser seeks in: one index, at the front.
 """
 
 from __future__ import annotations
@@ -121,6 +122,32 @@ class VideoWriter:
 
     def _explained(self) -> Any:
         return explained(self.path)
+
+
+def make_plain(path: Path) -> None:
+    """Turn a finished, fragmented mp4 into one with a single index at its front; nothing is encoded again.
+
+    The growing file is replaced only by a whole one; it stays, and plays, where the copy finds no space.
+    """
+    import av
+
+    part = path.with_suffix(".part.mp4")
+    brands = ("major_brand", "minor_version", "compatible_brands", "encoder")
+    options = {"movflags": "faststart+use_metadata_tags"}
+    try:
+        with av.open(str(path)) as old, av.open(str(part), "w", format="mp4", options=options) as new:
+            new.metadata.update({tag: text for tag, text in old.metadata.items() if tag not in brands})
+            source = old.streams.video[0]
+            stream = new.add_stream_from_template(source)
+            for packet in old.demux(source):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    new.mux(packet)
+        os.replace(part, path)
+    except (OSError, av.FFmpegError):
+        return
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class explained:

@@ -1,0 +1,82 @@
+"""Which folder a run writes to: a new one, one that the user names, or one with an unfinished run to go on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vidgen_core import provenance
+from vidgen_core.errors import BadRequest
+
+FREE = (
+    *("output", "resume", "trace", "debug", "given", "choices"),
+    *("placement.device", "placement.offload", "placement.vae_slice", "placement.feed_forward_chunks"),
+    *("placement.guidance", "placement.channels_last", "placement.compile"),
+)
+"""Keys of a configuration that may differ when a run is resumed, so that one that ran out of memory can go on."""
+
+BOUND = ("output.crf",)
+"""Keys among them that may not: packets of two qualities cannot share the header of one file."""
+
+
+def choose_folder(config: Mapping[str, Any]) -> Path:
+    """``output.dir``, or a folder under ``output.root`` that is not there yet, named by time and methods.
+
+    Raises BadRequest for a resume that names no folder.
+    """
+    options = config["output"]
+    if options["dir"]:
+        return Path(options["dir"]).expanduser()
+    if config["resume"]:
+        raise BadRequest("resume=true needs the folder of the unfinished run: output.dir=...")
+    what = "+".join(config["method"]) or config["choices"]["model"]
+    first = Path(options["root"]).expanduser() / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
+    names = (first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
+
+
+def is_resumed(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a run to go on with; raises BadRequest for one that must not be touched."""
+    found, overwrite = folder / "run.yaml", config["output"]["overwrite"]
+    if not found.is_file():
+        if config["resume"]:
+            raise BadRequest(f"resume=true, but '{folder}' holds no run. Leave resume out to start one there.")
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise BadRequest(f"The folder '{folder}' is not empty. Give another output.dir, or output.overwrite=true.")
+        return False
+    if config["resume"]:
+        before = provenance.read_provenance(found)["config"]
+        now = json.loads(json.dumps(config))
+        changed = sorted(key for key in _changed(before, now) if not _free(key))
+        if changed:
+            raise BadRequest(
+                f"The run in '{folder}' was started with another {', '.join(changed)}. Repeat its command "
+                "with resume=true, or give another output.dir."
+            )
+        return True
+    if not overwrite:
+        raise BadRequest(
+            f"The folder '{folder}' already holds a run. Give another output.dir, resume=true to go on with it, or "
+            "output.overwrite=true."
+        )
+    return False
+
+
+def _changed(before: Any, now: Any, key: str = "") -> list[str]:
+    """The dotted names of what differs between two configurations."""
+    if before == now:
+        return []
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return [key]
+    return [
+        name
+        for part in {**before, **now}
+        for name in _changed(before.get(part), now.get(part), f"{key}.{part}" if key else part)
+    ]
+
+
+def _free(key: str) -> bool:
+    return key not in BOUND and any(key == free or key.startswith(f"{free}.") for free in FREE)
