@@ -84,7 +84,7 @@ def vidgen_job(
         run.texts.put(["a", "b"], torch.cat([positive, negative]))
         if decode:
             return sum(len(block.span) for block in frames(run))
-        (group,) = moments.plan(run=run)
+        (group,) = run.groups
         from vidgen_core.sampling import denoiser
 
         (window,) = moments.sample(run=run, group=group, denoise=denoiser(run))

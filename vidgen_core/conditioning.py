@@ -83,6 +83,23 @@ class TextTable:
         self.embeds = embeds if self.embeds is None else torch.cat([self.embeds, embeds])
 
 
+def warn_limits(run: Run, window: Window) -> None:
+    """Warn, with numbers, where a text is cut at the token limit or a window is longer than the model knows."""
+    backbone = run.backbone
+    if backbone.tokenizer is not None:
+        scenes = [scene for video in run.request.videos for scene in video.scenes]
+        for text in dict.fromkeys([*(s.prompt for s in scenes), *(s.negative_prompt for s in scenes)]):
+            tokens, limit = backbone.count_tokens(text), backbone.max_tokens
+            if tokens > limit:
+                run.warn(
+                    f"a prompt needs {tokens} tokens, the model reads {limit}: its last {tokens - limit} are cut "
+                    f"(it ends in '...{text[-40:]}')."
+                )
+    frames, trained = len(window.span), backbone.trained_frames
+    if trained and frames > trained:
+        run.warn(f"{frames} frames are denoised together; the model was trained for {trained}.")
+
+
 def text_per_frame(run: Run, window: Window, row: Callable[[int, int], int] | None = None) -> Branches:
     """The text of each absolute frame's scene, and of its negative prompt, as ``Branches`` of ``PerFrameText``.
 

@@ -4,8 +4,9 @@ A run, step by step (``run.py`` is this page as code)::
 
     request = prepare_request(request)                           chain    scenes, spans, frame counts
     backbone = build_backbone(run)                               sole     default: the model of the config
+    groups = plan(run)                                           sole     default: one window over all frames
     with attach(run, backbone):                                  chain    install modules and processors, undo after
-        for group in plan(run):                                  sole     default: one window over all frames
+        for group in groups:
             for window in sample(run, group, denoise):           sole     default: the scheduler's loop; per window:
                 recall(run, window)                              collect  -> window.memory
                 condition(run, window)                           collect  -> window.condition
@@ -15,7 +16,7 @@ A run, step by step (``run.py`` is this page as code)::
                     guide(run, step, predict)                    sole     default: classifier-free guidance
                     after_step(run, window, step, latents)       chain    latents after the scheduler
                     on_step(run, window, step, latents)          observe  progress, previews
-                remember(run, window, latents, frames)           observe  decoded, unquantised, before finish_frames
+                remember(run, window, latents, frames)           observe  decoded, unquantised, before they leave
             finish_frames(run, blocks)                           chain    a stream of frames to a stream of frames
             deliver(run, block)                                  observe  writer, metrics
     on_failure(run, moment, error)                               observe
@@ -99,7 +100,8 @@ def attach(run: Run, backbone: Backbone) -> AbstractContextManager[None] | None:
 
 @_kind(SOLE)
 def plan(run: Run) -> Iterable[Group]:
-    """Return the groups of windows in the order of time; together their ``keep`` spans cover all frames once."""
+    """Return the groups of windows in the order of time; their indices count from 0 and their ``keep`` spans cover
+    all frames once, in order. Called once, when the backbone's geometry is known and nothing is placed yet."""
 
 
 # ---------------------------------------------------------------------------------------------- window

@@ -47,8 +47,9 @@ class Moments:
         self._defaults = dict(defaults or {})
         self._trace = trace
         self._kinds = hookspecs.kinds()
-        self.current = "start"  # the hook called last and its owner, for messages about failures
-        everyone = {**self.methods, **(observers or {})}
+        self.failed_in = "the run"  # the hook that raised and its owner, where it was one
+        # A prefix, so that no method can have the name of one of the house's observers.
+        everyone = {**self.methods, **{f"{CORE}.{name}": observer for name, observer in (observers or {}).items()}}
         self._manager = pluggy.PluginManager("vidgen")
         self._manager.add_hookspecs(hookspecs)
         for name, plugin in everyone.items():
@@ -142,16 +143,27 @@ class Moments:
         return [(hook, kind, self.owners(hook)) for hook, kind in self._kinds.items()]
 
     def _call(self, hook: str, owner: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        self.current = f"{hook} of {owner}"
         if not self._trace:
-            return function(**arguments)
+            return self._guarded(hook, owner, function, arguments)
         start = time.perf_counter()
         try:
-            return function(**arguments)
+            return self._guarded(hook, owner, function, arguments)
         finally:
             where = arguments.get("window") or arguments.get("step")
             milliseconds = 1000 * (time.perf_counter() - start)
             print(f"trace {hook:<17} {owner:<14} {milliseconds:9.2f} ms  {_place(where)}", file=sys.stderr)
+
+    def _guarded(self, hook: str, owner: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        try:
+            return function(**arguments)
+        except Exception as error:
+            self.failed_in = f"{hook} of {owner}"
+            if isinstance(error, VidgenError) or owner not in self.methods:
+                raise
+            raise VidgenError(
+                f"The method '{owner}' failed in its hook '{hook}': {type(error).__name__}: {error}. Add debug=true "
+                "to see where."
+            ) from error
 
     def _sole(self, hook: str, arguments: dict[str, Any]) -> Any:
         if self._callers[hook]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,10 +42,18 @@ class Placement:
     compile: str = "none"
     reasons: tuple[str, ...] = ()
 
+    def record(self) -> dict[str, Any]:
+        """The plan as configuration, so that a run can be repeated with the very same one."""
+        chosen = {key: value for key, value in asdict(self).items() if key != "reasons"}
+        return {**chosen, "device": str(self.device), "dtype": self._dtype_name}
+
+    @property
+    def _dtype_name(self) -> str:
+        return next(key for key, value in DTYPES.items() if value is self.dtype)
+
     def __str__(self) -> str:
-        name = next(key for key, value in DTYPES.items() if value is self.dtype)
         parts = [
-            f"{self.device} {name}",
+            f"{self.device} {self._dtype_name}",
             f"guidance {self.guidance.replace('_', ' ')}",
             f"VAE {self.vae_slice} frame{'s' if self.vae_slice > 1 else ''} at a time",
         ]
@@ -79,13 +87,16 @@ def device_and_dtype(config: Mapping[str, Any]) -> tuple[torch.device, torch.dty
     wanted = str(config.get("device") or "auto")
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("nothing is computed there")
     except RuntimeError as error:
         raise BadRequest(f"placement.device={wanted} is no device. Use auto, cpu, cuda or cuda:1.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadRequest(f"placement.device={wanted}, but this torch sees no CUDA device. Use cpu or auto.")
     if "graph" in str(config.get("compile")) and device.type != "cuda":
         raise BadRequest(
-            f"placement.compile={config['compile']} captures CUDA graphs and needs a CUDA device. Use compile=none."
+            f"placement.compile={config['compile']} captures CUDA graphs and needs a CUDA device. "
+            "Use placement.compile=none."
         )
     name = str(config.get("dtype") or "auto")
     if name == "auto":
@@ -96,12 +107,18 @@ def device_and_dtype(config: Mapping[str, Any]) -> tuple[torch.device, torch.dty
     return device, DTYPES[name]
 
 
-def plan(config: Mapping[str, Any], backbone: Backbone, request: Request) -> Placement:
-    """Fill in what the user left open, from the model's size and the memory that is free."""
+def plan(config: Mapping[str, Any], backbone: Backbone, request: Request, frames: int | None = None) -> Placement:
+    """Fill in what the user left open, from the model's size and the memory that is free.
+
+    Args:
+        frames: Frames of the longest window; all of the request by default.
+    """
     device, dtype = device_and_dtype(config)
     reasons = []
     free = free_memory(device)
-    need = activation_bytes(backbone, request, dtype)
+    need = activation_bytes(backbone, request, frames or request.num_frames, dtype)
+    if device.type == "cuda" and backbone.device.type != "cuda":
+        need += sum(weight.numel() * weight.element_size() for weight in backbone.parameters())
     short = free is not None and need > 0.6 * free
     # A CPU gains nothing from a larger batch, and pieces that stay in its cache are faster as well as smaller.
     pieces = short or (device.type == "cpu" and need > CPU_PIECES)
@@ -134,20 +151,27 @@ def plan(config: Mapping[str, Any], backbone: Backbone, request: Request) -> Pla
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on the device; None where that cannot be told."""
+    """Bytes that can still be had on the device, caches included; None where that cannot be told."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
         return None
+    try:  # a container may have less than its machine
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):
+        return free
+    return min(free, max(limit - used, 0))
 
 
-def activation_bytes(backbone: Backbone, request: Request, dtype: torch.dtype) -> int:
+def activation_bytes(backbone: Backbone, request: Request, frames: int, dtype: torch.dtype) -> int:
     """A rough bound of one guided step's activations: the feed-forward's 8 C and some 20 C of skips and inputs."""
     _, h, w = backbone.latent_shape(request.height, request.width)
     width = backbone.denoiser.config.block_out_channels[0]
-    rows = 2 * len(request.videos) * request.num_frames * h * w
+    rows = 2 * len(request.videos) * frames * h * w
     return rows * width * 28 * torch.tensor([], dtype=dtype).element_size()
 
 
@@ -201,7 +225,7 @@ def placed(backbone: Backbone, placement: Placement) -> Iterator[None]:
 
 @contextmanager
 def _feed_forward_chunked(denoiser: nn.Module, chunks: int) -> Iterator[None]:
-    # Chunks along the tokens' axis, as many as divide it: the GEGLU's 8 C map is the largest activation of a step.
+    # The GEGLU's 8 C map is the largest activation of a step.
     from diffusers.models.attention import FeedForward
 
     def chunked(module: nn.Module) -> Any:
@@ -247,11 +271,16 @@ def _compiled_blocks(denoiser: nn.Module) -> Iterator[None]:
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 
-    blocks = [m for m in denoiser.modules() if isinstance(m, BasicTransformerBlock | ResnetBlock2D | TemporalConvLayer)]
+    kinds = BasicTransformerBlock | ResnetBlock2D | TemporalConvLayer
+    blocks = [module for module in denoiser.modules() if isinstance(module, kinds)]
     for block in blocks:
         block.forward = torch.compile(block.forward)
+    # All blocks of a class share one code object: each width and branch of it counts against the same limit, beyond
+    # which dynamo runs the rest uncompiled and says nothing.
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
     try:
-        yield
+        with torch._dynamo.config.patch({limit: 4 * len(blocks)}):
+            yield
     finally:
         for block in blocks:
             del block.forward

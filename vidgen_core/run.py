@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidgen_core import conditioning, sampling
 from vidgen_core import placement as placements
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.instantiate import instantiate
 from vidgen_core.moments import Moments
 from vidgen_core.noise import keyed_noise
@@ -58,20 +58,14 @@ class Group:
     """Windows that are sampled jointly and share their noise where they overlap."""
 
     windows: tuple[Window, ...]
-    index: int = 0
 
 
 @dataclass(frozen=True)
 class FrameBlock:
-    """Finished frames on their way out: ``frames`` (B, F, 3, H, W) float in [0, 1], F = len(span), on the CPU.
-
-    ``window`` is the index of the window they came from; ``last`` marks the window's last block.
-    """
+    """Finished frames on their way out: ``frames`` (B, F, 3, H, W) float in [0, 1], F = len(span), on the CPU."""
 
     span: range
     frames: Tensor
-    window: int = 0
-    last: bool = False
 
 
 class Run:
@@ -82,7 +76,8 @@ class Run:
         config: The resolved configuration, plain data.
         moments: The hooks of this run.
         placement: Where tensors live; known once the backbone is loaded.
-        backbone: The model; known from ``attach`` on.
+        backbone: The model; known from ``plan`` on.
+        groups: The plan: groups of windows that together deliver every frame.
         texts: The distinct texts of the run, encoded once.
         provenance: What ``run.yaml`` records beside the configuration.
         stage: Keys the noise of nested runs: ``base``, ``refine``.
@@ -95,6 +90,7 @@ class Run:
         self.stage = stage
         self.placement: Placement
         self.backbone: Backbone
+        self.groups: list[Group]
         self.texts: conditioning.TextTable
         self.provenance: dict[str, Any] = {}
         self.notes: list[str] = []  # warnings for the user, shown once
@@ -127,7 +123,7 @@ class Run:
         chosen = dict(self.config.get("scheduler") or {})
         options = {**chosen.pop("options", {})}
         name = chosen.pop("name", None)
-        return sampling.make_scheduler(self.backbone.scheduler_config, name, **chosen, **options)
+        return sampling.make_scheduler(self.backbone.scheduler_config, name, **{**chosen, **options})
 
     def timesteps(self, scheduler: Any) -> Tensor:
         """Set the run's number of steps on a scheduler and return its timesteps, on the backbone's device."""
@@ -138,6 +134,12 @@ class Run:
             raise BadRequest(
                 f"num_inference_steps={steps} does not suit {type(scheduler).__name__}: {error}"
             ) from error
+        trained = scheduler.config.num_train_timesteps
+        if scheduler.timesteps.max() >= trained:
+            raise BadRequest(
+                f"num_inference_steps={steps} with {type(scheduler).__name__}'s spacing and offset reaches beyond the "
+                f"{trained} steps of training. Use fewer steps, or scheduler.timestep_spacing=trailing."
+            )
         timesteps: Tensor = scheduler.timesteps
         return timesteps
 
@@ -149,27 +151,31 @@ class Run:
         if "text" not in named:
             named["text"] = conditioning.text_per_frame(self, window)
         window.condition = moments.refine_condition(run=self, window=window, condition=conditioning.Condition(named))
+        unread = set(window.condition) - self.backbone.reads
+        if unread:
+            raise VidgenError(
+                f"The condition '{min(unread)}' was supplied but nothing in the network reads it. A method that "
+                "reads it adds its name to backbone.reads in its attach hook."
+            )
+        conditioning.warn_limits(self, window)
         window.latents = moments.start_latents(run=self, window=window)
         return window
 
     def decode(self, window: Window) -> Iterator[FrameBlock]:
-        """The kept frames of a finished window, a few at a time; ``remember`` sees all of them when it is owned."""
-        latents = window.latents  # the window is released once its last block has left
-        assert latents is not None
-        wanted = self.moments.owners("remember")
-        kept = []
-        start = window.span.start
-        for pixels in self.backbone.decode(latents, self.placement.vae_slice):
-            stop = start + pixels.shape[1]
-            if wanted:
-                kept.append(pixels)
-            first, last = max(start, window.keep.start), min(stop, window.keep.stop)
-            if first < last:
-                inside = pixels[:, first - start : last - start]
-                yield FrameBlock(range(first, last), inside, window.index, last == window.keep.stop)
-            start = stop
-        if wanted:
-            self.moments.remember(run=self, window=window, latents=latents, frames=torch.cat(kept, 1))
+        """The kept frames of a finished window, a few at a time; ``remember`` sees the whole window before they leave.
+
+        Where nobody remembers, frames outside ``keep`` are not decoded and no more than a few are ever held.
+        """
+        assert window.latents is not None
+        start, at_once = window.keep.start, self.placement.vae_slice
+        parts: Iterable[Tensor] = self.backbone.decode(window.latents[:, :, window.kept], at_once)
+        if self.moments.owners("remember"):
+            whole = torch.cat(list(self.backbone.decode(window.latents, at_once)), dim=1)
+            self.moments.remember(run=self, window=window, latents=window.latents, frames=whole)
+            parts = whole[:, window.kept].split(at_once, dim=1)
+        for pixels in parts:
+            yield FrameBlock(range(start, start + pixels.shape[1]), pixels)
+            start += pixels.shape[1]
 
 
 def build_model(run: Run) -> Backbone:
@@ -196,17 +202,57 @@ def opened(run: Run, backbone: Backbone | None = None) -> Iterator[Run]:
     Args:
         backbone: One that is already loaded, to use it again.
     """
-    backbone = backbone or run.moments.build_backbone(run=run)
+    run.backbone = backbone = backbone or run.moments.build_backbone(run=run)
     run.request.validate(backbone.size_multiple)
-    placement = placements.plan(run.config["placement"], backbone, run.request)
-    run.place(backbone, placement)
+    run.groups = checked_plan(run)
+    longest = max(len(window.span) for group in run.groups for window in group.windows)
+    run.place(backbone, placements.plan(run.config["placement"], backbone, run.request, longest))
+    surgeons = [name for name in run.moments.owners("attach") if name in run.moments.methods]
+    if "graph" in run.placement.compile and surgeons:
+        raise BadRequest(
+            f"placement.compile={run.placement.compile} replays the network with fixed tensors, but '{surgeons[0]}' "
+            "changes it from window to window. Use placement.compile=blocks."
+        )
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(placements.placed(backbone, placement))
+        stack.enter_context(placements.placed(backbone, run.placement))
         stack.enter_context(backbone.attention_installed(str(run.config.get("attention") or "auto")))
         stack.enter_context(run.moments.attach(run=run, backbone=backbone))
         backbone.verify_attention()
+        # Last, so that weights which were moved or laid out anew are ordinary tensors afterwards.
+        stack.enter_context(torch.inference_mode())
         yield run
+
+
+def checked_plan(run: Run) -> list[Group]:
+    """The plan's groups. Raises VidgenError unless their windows deliver every frame once and in order."""
+    groups = list(run.moments.plan(run=run))
+    owner = run.moments.owners("plan")[0]
+    expected = 0
+    for index, window in enumerate(window for group in groups for window in group.windows):
+        inside = window.span.start <= window.keep.start < window.keep.stop <= window.span.stop
+        if window.index != index or window.keep.start != expected or not inside:
+            raise VidgenError(
+                f"The plan of '{owner}' is wrong at its window {index}: index {window.index}, {window.span}, of which "
+                f"it keeps {window.keep}. Windows count from 0, and what they keep follows frame by frame."
+            )
+        expected = window.keep.stop
+    if expected != run.request.num_frames:
+        raise VidgenError(f"The plan of '{owner}' delivers {expected} frames of {run.request.num_frames}.")
+    return groups
+
+
+def check_latents(run: Run, window: Window) -> None:
+    """Raise VidgenError for sampled latents of another shape, or for what is no number."""
+    shape = run.backbone.latent_shape(run.request.height, run.request.width)
+    wanted = (len(run.request.videos), shape[0], len(window.span), *shape[1:])
+    found = None if window.latents is None else tuple(window.latents.shape)
+    if found != wanted:
+        raise VidgenError(f"The latents of {window.span} were sampled in the shape {found}; it must be {wanted}.")
+    if window.latents is not None and not torch.isfinite(window.latents).all():
+        raise VidgenError(
+            f"The latents of {window.span} came out as NaN or infinite. The weights are damaged, or a number was too "
+            f"large for {run.backbone.dtype}: try placement.dtype=fp32 or bf16."
+        )
 
 
 def frames(
@@ -223,7 +269,6 @@ def frames(
     """
     finished = finished or {}
     denoise = sampling.denoiser(run)
-    waiting: dict[int, Group] = {}  # last window's index of a group -> the group
 
     def windows(group: Group) -> Iterator[Window]:
         if not all(window.index in finished for window in group.windows):
@@ -234,18 +279,18 @@ def frames(
             yield window
 
     def decoded() -> Iterator[FrameBlock]:
-        for group in run.moments.plan(run=run):
-            waiting[group.windows[-1].index] = group
+        for group in run.groups:
             for window in windows(group):
+                check_latents(run, window)
                 yield from run.decode(window)
+            # Reached when the next frames are asked for: those of this group have left by then.
+            for window in group.windows:
+                done(window, window.index in finished)
+                window.release()
 
     for block in run.moments.finish_frames(run=run, blocks=decoded()):
         run.moments.deliver(run=run, block=block)
         yield block
-        if block.last and block.window in waiting:
-            for window in waiting.pop(block.window).windows:
-                done(window, window.index in finished)
-                window.release()
 
 
 def moments_of(composed: Composed, observers: Mapping[str, object] | None = None) -> Moments:
@@ -254,21 +299,16 @@ def moments_of(composed: Composed, observers: Mapping[str, object] | None = None
     return Moments(methods, composed.config["owner"], CORE_HOOKS, observers, trace=bool(composed.config["trace"]))
 
 
-def batches_of(composed: Composed, observers: Mapping[str, object] | None = None) -> list[tuple[Request, Moments]]:
-    """The request in batches of videos that are denoised together: scenes laid on the frames, hooks of their own.
-
-    Everything that can be refused without a model is refused here, for all batches.
-    """
+def batches_of(composed: Composed, observers: Mapping[str, object] | None = None) -> Iterator[tuple[Request, Moments]]:
+    """The request in batches of videos that are denoised together: scenes laid on the frames, hooks of their own."""
     composed.request.validate(size_multiple=1)
-    batches = []
     videos, size = composed.request.videos, composed.config["batch_size"]
     for start in range(0, len(videos), size):
         moments = moments_of(composed, observers)
         part = composed.request.replace(videos=videos[start : start + size])
         laid = single_scene(moments.prepare_request(request=part))
         laid.validate()
-        batches.append((laid, moments))
-    return batches
+        yield laid, moments
 
 
 def generate(composed: Composed, observers: Mapping[str, object] | None = None) -> list[Path]:
@@ -282,6 +322,8 @@ def generate(composed: Composed, observers: Mapping[str, object] | None = None) 
     """
     from vidgen_core.output import Output
 
+    for _ in batches_of(composed):
+        pass  # what can be refused without a model is refused for all batches, before anything is written
     output = Output(composed.config)
     backbone: Backbone | None = None
     for request, moments in batches_of(composed, {**(observers or {}), "output": output}):
@@ -291,12 +333,12 @@ def generate(composed: Composed, observers: Mapping[str, object] | None = None) 
         try:
             with opened(run, backbone):
                 backbone = run.backbone
-                run.provenance["weights"] = backbone.weights
+                run.provenance |= {"weights": backbone.weights, "placement": run.placement.record()}
                 output.begin(run)
                 for _ in frames(run, output.finished(), output.window_done):
                     pass
         except BaseException as error:
-            moments.on_failure(run=run, moment=moments.current, error=error)
+            moments.on_failure(run=run, moment=moments.failed_in, error=error)
             raise
         finally:
             output.close(run)

@@ -27,7 +27,7 @@ SCHEDULERS = (
 )
 
 
-def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, **options: Any) -> Any:
+def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, /, **options: Any) -> Any:
     """A diffusers scheduler made from a checkpoint's own configuration.
 
     Built as the published pipelines build it: the checkpoint's class first, then the wanted class ``from_config`` of
@@ -45,7 +45,8 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, **opt
     import diffusers
 
     own = checkpoint.get("_class_name", "DDIMScheduler")
-    if not hasattr(diffusers, own):
+    kind = getattr(diffusers, str(own), None)
+    if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
         raise BadRequest(
             f"The checkpoint names a scheduler '{own}' that diffusers does not have.{nearest(own, SCHEDULERS)}"
         )
@@ -80,15 +81,22 @@ class Step:
         """The present estimate of the clean latents (B, C, F, h, w), from the guided prediction."""
         assert self.prediction is not None
         # model_input is variance-preserving for every scheduler here (Euler's scale_model_input divides by
-        # sqrt(sigma^2 + 1)), so one formula serves all.
-        abar = self.scheduler.alphas_cumprod.to(self.t.device)[self.t.long()].to(self.prediction.dtype)
-        alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
+        # sqrt(sigma^2 + 1)), so one formula serves all; schedulers with sigmas = sigma / alpha may interpolate them.
+        sigmas = getattr(self.scheduler, "sigmas", None)
+        if sigmas is None:
+            abar = self.scheduler.alphas_cumprod[self.t.long().cpu()].to(self.prediction)
+            alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
+        else:
+            ratio = sigmas[self.index].to(self.prediction)
+            alpha = (1 + ratio**2).rsqrt()
+            sigma = ratio * alpha
         kind = self.scheduler.config.prediction_type
         if kind == "v_prediction":
             return alpha * self.model_input - sigma * self.prediction
         if kind == "sample":
             return self.prediction
-        return (self.model_input - sigma * self.prediction) / alpha
+        # Pure noise (zero terminal SNR) says nothing of x0 where epsilon is predicted: large, but never infinite.
+        return (self.model_input - sigma * self.prediction) / alpha.clamp(min=1e-4)
 
 
 class Predict:
@@ -148,6 +156,8 @@ def classifier_free_guidance(run: Run, step: Step, predict: Predict) -> Tensor:
     if g <= 1:
         return predict("cond")
     cond, uncond = predict("cond", "uncond")
+    # In float32: the factor g would amplify the rounding of half precision.
+    cond, uncond = cond.float(), uncond.float()
     return torch.add(uncond, cond - uncond, alpha=g)
 
 

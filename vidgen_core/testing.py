@@ -64,8 +64,4 @@ def latents(
     run = make_run(wanted, methods, config)
     with opened(run, backbone or tiny.build()):
         denoise = denoiser(run)
-        return [
-            window
-            for group in run.moments.plan(run=run)
-            for window in run.moments.sample(run=run, group=group, denoise=denoise)
-        ]
+        return [window for group in run.groups for window in run.moments.sample(run=run, group=group, denoise=denoise)]

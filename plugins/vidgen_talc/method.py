@@ -54,6 +54,12 @@ class Timeline:
                 f"Videos of {' and '.join(map(str, sorted(totals)))} frames cannot be denoised in one batch. "
                 "Use batch_size=1, or give num_frames."
             )
+        shortest = min(frames for span in spans for frames in span)
+        if self.crossfade > shortest:
+            raise BadRequest(
+                f"talc.crossfade={self.crossfade} is longer than the shortest scene of {shortest} frames, which would "
+                "never show its own caption alone."
+            )
         videos = tuple(self.laid_out(v, self.spans(request, len(v.prompts))) for v in request.videos)
         return request.replace(videos=videos, num_frames=totals.pop())
 
@@ -66,12 +72,12 @@ class Timeline:
             if total < scenes:
                 raise BadRequest(f"num_frames={total} is too short for {scenes} scenes of at least one frame each.")
             return tuple((i + 1) * total // scenes - i * total // scenes for i in range(scenes))
-        counts = (given,) * scenes if isinstance(given, int) else tuple(given)
+        counts = tuple(given) if isinstance(given, Sequence) else (given,) * scenes
         if len(counts) != scenes:
             raise BadRequest(
                 f"talc.scene_frames has {len(counts)} numbers for {scenes} scenes. Give one for each, or one for all."
             )
-        if any(not isinstance(count, int) or count < 1 for count in counts):
+        if any(type(count) is not int or count < 1 for count in counts):
             raise BadRequest(
                 f"talc.scene_frames={list(counts)}: every scene needs at least one frame, as a whole number."
             )
@@ -94,7 +100,6 @@ class Timeline:
     @hookimpl
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``text``: the caption of each absolute frame of the window."""
-        warn_limits(run, len(window.span))
         if not self.crossfade:
             return {"text": text_per_frame(run, window)}
         return {"text": text_per_frame(run, window, lambda video, frame: self.blended(run, video, frame))}
@@ -132,22 +137,7 @@ class Separate(Timeline):
     def plan(self, run: Run) -> list[Group]:
         """A group of one window for each scene: groups draw their noise afresh."""
         spans = [range(scene.start, scene.stop) for scene in run.request.videos[0].scenes]
-        return [Group((Window(span, span, index=i, group=i),), index=i) for i, span in enumerate(spans)]
+        return [Group((Window(span, span, index=i, group=i),)) for i, span in enumerate(spans)]
 
 
 MODES: dict[str, type[Timeline]] = {"time_aligned": Timeline, "merged": Merged, "separate": Separate}
-
-
-def warn_limits(run: Run, frames: int) -> None:
-    """Warn, with numbers, where a caption is cut at the token limit or the clip is longer than the model knows."""
-    limit = run.backbone.max_tokens if run.backbone.tokenizer is not None else 0
-    for text in dict.fromkeys(scene.prompt for video in run.request.videos for scene in video.scenes):
-        tokens = run.backbone.count_tokens(text) if limit else 0
-        if tokens > limit:
-            run.warn(
-                f"a caption needs {tokens} tokens, the model reads {limit}: its last {tokens - limit} are cut "
-                f"(it ends in '...{text[-40:]}')."
-            )
-    trained = run.backbone.trained_frames
-    if trained and frames > trained:
-        run.warn(f"{frames} frames are denoised together; the model was trained for {trained}.")

@@ -11,7 +11,7 @@ from vidgen_core.models import tiny
 from vidgen_core.models.tiny import SCHEDULER
 from vidgen_core.noise import keyed_noise
 from vidgen_core.sampling import make_scheduler
-from vidgen_core.testing import latents, request, video
+from vidgen_core.testing import latents, make_run, request, video
 
 DPM = "DPMSolverMultistepScheduler"
 
@@ -175,3 +175,31 @@ def test_noise_is_unit_normal() -> None:
 def test_the_same_seed_gives_the_same_video_bit_for_bit(backbone) -> None:
     assert torch.equal(video(request(seed=3), backbone=backbone), video(request(seed=3), backbone=tiny.build()))
     assert not torch.equal(video(request(seed=3), backbone=backbone), video(request(seed=4), backbone=backbone))
+
+
+def test_steps_beyond_the_training_are_refused(backbone) -> None:
+    with pytest.raises(BadRequest, match="reaches beyond the 1000 steps of training"):
+        latents(request(num_inference_steps=1000), backbone=backbone)
+
+
+@pytest.mark.parametrize("name", [None, DPM, "EulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_the_estimate_of_the_clean_latents_is_finite_at_every_step(backbone, name) -> None:
+    watches = Watches()
+    latents(request(num_inference_steps=4), {"watches": watches}, {"scheduler": {"name": name}}, backbone=backbone)
+    assert all(estimate.isfinite().all() for estimate in watches.estimates)
+
+
+def test_a_user_option_wins_over_the_named_key(backbone) -> None:
+    run = make_run(request(), config={"scheduler": {"name": DPM, "options": {"timestep_spacing": "trailing"}}})
+    run.place(backbone, None)
+    assert run.make_scheduler().config.timestep_spacing == "trailing"
+
+
+def test_a_prompt_beyond_the_token_limit_warns_with_numbers(backbone, capsys) -> None:
+    latents(request("x" * 200), backbone=backbone)
+    assert "needs 202 tokens, the model reads 77: its last 125 are cut" in capsys.readouterr().err
+
+
+def test_more_frames_than_the_model_knows_warn_with_numbers(backbone, capsys) -> None:
+    latents(request(num_frames=18), backbone=backbone)
+    assert "18 frames are denoised together; the model was trained for 16" in capsys.readouterr().err

@@ -18,7 +18,6 @@ def scenes(run):
 def captions_of_frames(run, backbone):
     """The row of ``run.texts`` that each frame reads, guided branch."""
     run.place(backbone, None)
-    run.placement = None
     (group,) = run.moments.plan(run=run)
     return run.moments.condition(run=run, window=group.windows[0])["text"]
 
@@ -116,6 +115,9 @@ def test_a_crossfade_blends_neighbouring_captions(backbone) -> None:
         ({"scene_frames": [4, 0]}, ("a", "b"), {}, "at least one frame"),
         ({"scene_frames": [4, 4]}, ("a", "b"), {"num_frames": 9}, "adds up to 8 frames, but num_frames=9"),
         ({}, ("a", "b", "c"), {"num_frames": 2}, "too short for 3 scenes"),
+        ({"scene_frames": 2.5}, ("a", "b"), {}, "as a whole number"),
+        ({"scene_frames": True}, ("a", "b"), {}, "as a whole number"),
+        ({"scene_frames": 2, "crossfade": 3}, ("a", "b"), {}, "longer than the shortest scene of 2 frames"),
     ],
 )
 def test_scenes_and_frames_that_do_not_match_are_refused(options, prompts, changes, message) -> None:
@@ -133,14 +135,9 @@ def test_a_crossfade_needs_the_aligned_mode() -> None:
         build(mode="merged", crossfade=3)
 
 
-def test_a_caption_beyond_the_token_limit_warns_with_numbers(backbone, capsys) -> None:
-    video(request("x" * 200), {"talc": build()}, backbone=backbone)
-    assert "needs 202 tokens, the model reads 77: its last 125 are cut" in capsys.readouterr().err
-
-
-def test_more_frames_than_the_model_knows_warn_with_numbers(backbone, capsys) -> None:
-    video(request("a", "b"), {"talc": build(scene_frames=9)}, backbone=backbone)
-    assert "18 frames are denoised together; the model was trained for 16" in capsys.readouterr().err
+def test_merged_captions_that_are_cut_warn_with_numbers(backbone, capsys) -> None:
+    video(request("x" * 60, "y" * 60), {"talc": build(mode="merged")}, backbone=backbone)
+    assert "needs 129 tokens, the model reads 77: its last 52 are cut" in capsys.readouterr().err
 
 
 def test_several_scenes_without_a_method_are_refused() -> None:

@@ -52,7 +52,7 @@ def write(folder, *arguments: str, names=("",), fail_at: int | None = None, load
                     if passed == fail_at:
                         raise KeyboardInterrupt
                     pixels = torch.full((1, 1, 3, 32, 32), frame / FRAMES)
-                    output.deliver(FrameBlock(range(frame, frame + 1), pixels, i, frame % 2 == 1))
+                    output.deliver(FrameBlock(range(frame, frame + 1), pixels))
                     passed += 1
                 output.window_done(window, i in finished)
         except BaseException as error:

@@ -26,7 +26,6 @@ class ModelInput:
 
     batch: int  # videos times branches
     text: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # per cross-attention: key, value (G, h, L, d)
-    extra: dict[str, Any] = field(default_factory=dict)  # the other named conditions, per branch
     placeholder: Tensor | None = None  # (batch, 1, D): the stock forward wants a text argument; nobody reads it
 
 
@@ -62,6 +61,7 @@ class Backbone(nn.Module):
         self.weights = dict(weights or {})
         self.trained_frames = trained_frames
         self.methods = nn.ModuleDict()  # what methods learn, by method name
+        self.reads = {"text"}  # the named conditions that the network reads; a method adds its own in `attach`
         self.attention = "sdpa"
         self.attend: Attend = attention.BACKENDS["sdpa"]
         self.offload: Any = None  # set by placement: moves parts to the device on use
@@ -147,9 +147,8 @@ class Backbone(nn.Module):
         fold = _fold(index)
         rows = index.flatten()[::fold].to(self.device)
         text = [(k[rows], v[rows]) for k, v in self._project(embeds)]
-        extra = {key: [part[key] for part in parts] for key in parts[0] if key != "text"}
         placeholder = torch.zeros(len(index), 1, embeds.shape[-1], device=self.device, dtype=self.dtype)
-        return ModelInput(len(index), text, extra, placeholder)
+        return ModelInput(len(index), text, placeholder)
 
     def _project(self, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:
         if self._projected is None or self._projected[0] is not embeds or torch.is_grad_enabled():
@@ -177,12 +176,13 @@ class Backbone(nn.Module):
 
     @property
     def max_tokens(self) -> int:
-        """L, the tokenizer's length; texts beyond it are cut."""
-        return int(self.tokenizer.model_max_length)
+        """L, the tokenizer's length, or the text encoder's where that is less; texts beyond it are cut."""
+        positions = self.text_encoder.config.max_position_embeddings
+        return int(min(self.tokenizer.model_max_length, positions))
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text needs, start and end included."""
-        return len(self.tokenizer(text).input_ids)
+        return len(self.tokenizer(text, verbose=False).input_ids)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

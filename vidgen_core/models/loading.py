@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ def resolve(path: str) -> str:
         from importlib.resources import files
 
         package, _, inside = path.removeprefix(PACKAGE).partition("/")
-        folder = Path(str(files(package).joinpath(inside)))
+        try:
+            folder = Path(str(files(package).joinpath(inside)))
+        except ModuleNotFoundError as error:
+            raise BadRequest(f"'{path}' lies in the package '{package}', which is not installed.") from error
     else:
         folder = Path(path).expanduser()
         looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
@@ -51,16 +56,17 @@ def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, vari
         BadRequest: when files are missing, truncated, pickled code, or names and shapes do not fit; all are named.
     """
     name = f"{path}/{subfolder}"
-    variants = [variant, None] if variant else [None]
+    variants = [variant, None] if variant and _has_variant(path, subfolder, variant) else [None]
     for attempt in variants:
         keywords = {"variant": attempt} if attempt else {}
         dtype_key = (
             "dtype" if cls.__module__.startswith("transformers") and _transformers_major() >= 5 else "torch_dtype"
         )
         try:
-            model, info = cls.from_pretrained(
-                path, subfolder=subfolder, output_loading_info=True, **{dtype_key: dtype}, **keywords
-            )
+            with _quiet():
+                model, info = cls.from_pretrained(
+                    path, subfolder=subfolder, output_loading_info=True, **{dtype_key: dtype}, **keywords
+                )
         except Exception as error:  # OSError, SafetensorError, UnpicklingError, ValueError, json errors: all are files
             if attempt:
                 continue
@@ -118,10 +124,15 @@ def check_layout(model: torch.nn.Module, shapes: Mapping[str, Any], name: str) -
 
 
 def hashes(path: str) -> dict[str, str]:
-    """Relative name -> sha256 of every weight file of a local model folder; empty for a hub id."""
+    """Relative name -> sha256 of every weight file of a model folder, or of a hub id's files in the cache."""
     folder = Path(path)
     if not folder.is_dir():
-        return {}
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(path, "model_index.json")
+        if not isinstance(cached, str):
+            return {}
+        folder = Path(cached).parent
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin"))
     found = {}
     for file in files:
@@ -136,14 +147,24 @@ def hashes(path: str) -> dict[str, str]:
 def read_scheduler_config(path: str) -> dict[str, Any]:
     """The checkpoint's scheduler configuration, as it was written: only keys that the file has."""
     file = Path(path) / "scheduler" / "scheduler_config.json"
-    if not file.is_file():
+    if Path(path).is_dir():
+        if not file.is_file():
+            raise BadRequest(
+                f"The model folder '{path}' has no scheduler/scheduler_config.json; copy it from the original."
+            )
+    else:
         from huggingface_hub import hf_hub_download
 
         try:
             file = Path(hf_hub_download(path, "scheduler/scheduler_config.json"))
-        except Exception as error:  # a local folder without a scheduler, or no network
-            raise BadRequest(f"'{path}' has no scheduler/scheduler_config.json that can be read: {error}") from error
-    config: dict[str, Any] = json.loads(file.read_text())
+        except Exception as error:  # no network, no such repository, no such file
+            raise BadRequest(_why_not(f"{path}/scheduler", path, error)) from error
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise BadRequest(f"'{file}' is damaged: {error}. Copy it from the original.") from error
+    if not isinstance(config, dict):
+        raise BadRequest(f"'{file}' holds no scheduler configuration. Copy it from the original.")
     return config
 
 
@@ -175,6 +196,31 @@ def _why_not(name: str, path: str, error: Exception) -> str:
     else:
         mend = "It is no folder here; as a hub id it could not be fetched. Check the name and the network."
     return f"The model '{name}' cannot be read ({type(error).__name__}: {text[:200]}). {mend}"
+
+
+def _has_variant(path: str, subfolder: str, variant: str) -> bool:
+    folder = Path(path) / subfolder
+    return not Path(path).is_dir() or any(folder.glob(f"*.{variant}.*"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The libraries print bars, advice and their own account of errors that we tell in one paragraph.
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+
+    before = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
+    bars = of_transformers.is_progress_bar_enabled()
+    of_diffusers.set_verbosity(logging.CRITICAL)
+    of_transformers.set_verbosity(logging.CRITICAL)
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_diffusers.set_verbosity(before[0])
+        of_transformers.set_verbosity(before[1])
+        if bars:
+            of_transformers.enable_progress_bar()
 
 
 def _transformers_major() -> int:

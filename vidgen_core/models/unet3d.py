@@ -31,19 +31,18 @@ def load(
     from transformers import AutoTokenizer
 
     path = loading.resolve(path)
-    unet = loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant)
-    vae = loading.load_component(AutoencoderKL, path, "vae", dtype, variant)
-    text_encoder = loading.load_text_encoder(path, dtype, variant)
+    # Small files first: what is wrong with them is told before gigabytes are read.
+    scheduler_config = loading.read_scheduler_config(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
     except Exception as error:  # transformers raises many kinds here
         raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
     return Backbone(
-        unet,
-        vae,
-        text_encoder,
+        loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant),
+        loading.load_component(AutoencoderKL, path, "vae", dtype, variant),
+        loading.load_text_encoder(path, dtype, variant),
         tokenizer,
-        scheduler_config=loading.read_scheduler_config(path),
+        scheduler_config=scheduler_config,
         weights=loading.hashes(path),
         trained_frames=trained_frames,
     )

@@ -109,7 +109,7 @@ def denoise(case: Case, folder: Path, talc: bool) -> dict[str, Tensor]:
     )
     with opened(run, imported(case, folder)):
         run.texts.put([*texts, *unwanted], torch.cat([positives, negatives]))
-        (group,) = moments.plan(run=run)
+        (group,) = run.groups
         (window,) = moments.sample(run=run, group=group, denoise=denoiser(run))
         timesteps = run.timesteps(run.make_scheduler())
     assert window.latents is not None
