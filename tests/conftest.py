@@ -17,7 +17,7 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     site = tmp_path / "site"
     site.mkdir()
 
-    def install(name: str, card: str, files: dict[str, str] | None = None) -> None:
+    def install(name: str, card: str, files: dict[str, str | bytes] | None = None) -> None:
         package = f"third_party_{name}"
         sources = {"__init__.py": card, **(files or {})}
         if any(path.startswith("conf/") for path in sources):
@@ -25,7 +25,7 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         for path, text in sources.items():
             file = site / package / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(textwrap.dedent(text))
+            file.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
         info = site / f"{package}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")

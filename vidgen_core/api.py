@@ -38,8 +38,8 @@ def generate(on_step: Callable[[Step, Tensor], None] | None = None, **keys: Any)
     ``**{"output.dir": "..."}``. Several videos: call it again, or use the command line with ``prompts_file``.
 
     Args:
-        on_step: Called after every sampling step with the step (``index``, ``total``, ``x0()``) and the latents
-            (1, C, F, h, w); must not modify them.
+        on_step: Called after every sampling step with the step (``index``, ``total``, ``x0()``) and a copy of the
+            latents (1, C, F, h, w), an ordinary tensor to keep or to change.
 
     Raises:
         BadRequest: for what cannot be done; VidgenError for a run that failed.
@@ -67,7 +67,11 @@ class _Callback:
 
     @hookimpl
     def on_step(self, step: Step, latents: Tensor) -> None:
-        self._function(step, latents)
+        import torch
+
+        # A run is in inference mode, whose tensors cannot be used in autograd later.
+        with torch.inference_mode(False), torch.no_grad():
+            self._function(step, latents.clone())
 
 
 class _Collector:

@@ -1,13 +1,15 @@
 """Every configuration file that the core and the plugins bring, read as text: names, values and their comments.
 
 No YAML library and no Hydra here: ``vidgen list`` must answer at once. The trailing comment of a key is its
-documentation, and one that begins with words between bars (``# a | b | c``) lists the values that are allowed.
+documentation. One that begins with words between bars (``# a | b | c``) lists the values that are allowed, and one that
+begins with a kind of number (``# int >= 1``, ``# number, 0 to 1: ...``, ``# int >= 1 or a list of them``) its range.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -15,7 +17,18 @@ from importlib import resources
 CORE_CONF = "vidgen_core.conf"
 
 _LINE = re.compile(r"""^(\s*)([\w.-]+):[ \t]*("[^"]*"|'[^']*'|[^#]*?)[ \t]*(?:(?<=\s)\#\s*(.*))?$""")
-_CHOICES = re.compile(r"^([\w.+-]+(?: \| [\w.+-]+)+)(?=$|[;:,] )")
+_CHOICES = re.compile(r"^([\w.+-]+(?::N)?(?: \| [\w.+-]+(?::N)?)+)(?=$|[;:,] )")
+_NUMBERS = re.compile(r"^(int|number)(?: >= (-?[\d.]+)|, (-?[\d.]+) to (-?[\d.]+))?( or a list of them)?(?=$|[;:,])")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Which numbers a key takes."""
+
+    kind: type  # int or float
+    low: float = -math.inf
+    high: float = math.inf
+    listed: bool = False  # a list of such numbers is allowed too
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,19 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The only values allowed, or empty."""
+        """The only values allowed, or empty; ``:N`` stands for a whole number, as in ``cuda:N``."""
         match = _CHOICES.match(self.comment)
         return tuple(match.group(1).split(" | ")) if match else ()
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """The numbers allowed; None where the comment does not say."""
+        match = _NUMBERS.match(self.comment)
+        if match is None:
+            return None
+        kind, at_least, low, high, listed = match.groups()
+        low = at_least or low or -math.inf
+        return Numbers(int if kind == "int" else float, float(low), float(high or math.inf), bool(listed))
 
 
 @dataclass(frozen=True)
@@ -82,12 +105,20 @@ def read_catalog(plugin_confs: Iterable[str]) -> dict[str, dict[str, Option]]:
     """
     catalog: dict[str, dict[str, Option]] = {}
     for package in (CORE_CONF, *plugin_confs):
-        for folder in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
-            files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else [folder]
-            group = folder.name if folder.is_dir() else ""
-            for file in files:
-                if file.name.endswith(".yaml"):
-                    name = file.name.removesuffix(".yaml")
-                    option = Option(group, name, package, file.read_text(encoding="utf-8"))
-                    catalog.setdefault(group, {}).setdefault(name, option)
+        for option in read_options(package):
+            catalog.setdefault(option.group, {}).setdefault(option.name, option)
     return catalog
+
+
+def read_options(package: str) -> Iterator[Option]:
+    """Every YAML file of one ``conf`` package. Raises ValueError for one that is not UTF-8."""
+    for folder in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
+        files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else [folder]
+        group = folder.name if folder.is_dir() else ""
+        for file in files:
+            if file.name.endswith(".yaml"):
+                try:
+                    text = file.read_text(encoding="utf-8")
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"'{file}' is not UTF-8 text") from error
+                yield Option(group, file.name.removesuffix(".yaml"), package, text)

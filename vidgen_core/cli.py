@@ -68,17 +68,26 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"vidgen {__version__}")
         return 0
     if first in VERBS:
-        if any(flag in arguments[1:] for flag in ("-h", "--help")):
-            print(f"vidgen {first}: {VERBS[first]}\n{import_module(f'vidgen_core.commands.{first}').__doc__}")
-            return 0
-        return _run(first, arguments[1:])
+        return _run(first, arguments[1:], arguments)
     if "=" in first:
-        return _run("generate", arguments)
+        return _run("generate", arguments, arguments)
+    if " " in first:
+        raise BadRequest(f"'{first}' is no command. A prompt is written prompt='{first}'.")
     raise BadRequest(f"There is no command '{first}'.{nearest(first, [*VERBS, '--help', '--version'])}")
 
 
-def _run(verb: str, arguments: list[str]) -> int:
-    code: int = import_module(f"vidgen_core.commands.{verb}").main(arguments)
+def _run(verb: str, arguments: list[str], command_line: list[str]) -> int:
+    module = import_module(f"vidgen_core.commands.{verb}")
+    if any(flag in arguments for flag in ("-h", "--help")):
+        print(f"vidgen {verb}: {VERBS[verb]}\n{module.__doc__}")
+        return 0
+    from vidgen_core import provenance
+
+    token = provenance.command_line.set(command_line)
+    try:
+        code: int = module.main(arguments)
+    finally:
+        provenance.command_line.reset(token)
     return code
 
 

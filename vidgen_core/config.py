@@ -7,29 +7,17 @@ it names, so that every mistake is one sentence. Prompts and paths never pass th
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidgen_core.catalog import Key, Option, read_catalog
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.overrides import (
-    PATHS,
-    PROMPTS,
-    Override,
-    check_value,
-    from_python,
-    full_key,
-    looks_like_a_list,
-    parse,
-)
-from vidgen_core.plugin import Found, Plugin, conf_packages, discover, method_plugin
-from vidgen_core.prompts import read_videos
+from vidgen_core.overrides import PROMPTS, Override, from_python, is_literal, parse
+from vidgen_core.plugin import READS, Found, Plugin, conf_packages, discover, method_plugin
+from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from vidgen_core.values import check_value, flatten, plain, put, set_values
 
 Catalog = dict[str, dict[str, Option]]
 
@@ -76,16 +64,18 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None) -
     catalog = read_catalog(conf_packages(found))
     asked = [*map(parse, overrides), *from_python(values or {})]
     methods = _methods(asked, catalog, found)
+    _refuse_twice(asked)
     choices = _choices(asked, catalog, methods, found)
     from vidgen_core.search_path import compose_groups
 
     groups = [f"{group}={option}" for group, option in choices.items()] + [f"method=[{','.join(methods)}]"]
     tree = compose_groups(groups, conf_packages(found))
-    given = _set_values(tree, asked, found, list(methods), _documented(catalog, choices, list(methods)))
-    config = _plain(tree, given)
+    documented = _documented(catalog, choices, list(methods))
+    given = set_values(tree, asked, (*GROUPS, "method"), _method_names(found), list(methods), documented)
+    config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
     _check_families(config, methods, catalog)
-    return _complete(config, {key: config[key] for key in given if key in config}, found)
+    return _complete(config, {key: config[key] for key in given if key in config}, found, documented)
 
 
 def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Composed:
@@ -94,6 +84,7 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
 
     found = discover()
     asked = [parse(argument) for argument in overrides]
+    _refuse_twice(asked)
     record: dict[str, Any] = {key: config[key] for key in RECORD}
     for name in record["method"]:
         method_plugin(name, found)
@@ -102,14 +93,17 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
         if override.key in ("method", "model"):
             raise BadRequest(f"{override}: a replay keeps its {override.key}. Write a new command with {override}.")
         if override.key in GROUPS:
-            other = compose([str(override)]).config
+            other = compose([f"{override.key}={override.raw}"]).config
             groups[override.key] = other[override.key]
             record["choices"] = {**record["choices"], override.key: other["choices"][override.key]}
-    texts = {key: config[key] for key in PROMPTS}
-    tree = OmegaConf.create({k: v for k, v in {**config, **groups}.items() if k not in RECORD} | dict.fromkeys(PROMPTS))
-    catalog = read_catalog(conf_packages(found))
-    given = _set_values(tree, asked, found, record["method"], _documented(catalog, record["choices"], record["method"]))
-    changed = _plain(tree, given) | texts | {key: value for key, value in given.items() if key in PROMPTS}
+    values = {k: v for k, v in {**config, **groups}.items() if k not in RECORD}
+    # What was recorded is resolved: a text or list that holds "${" is meant literally.
+    literals = {k: v for k, v in flatten(values).items() if "${" in str(v) and not isinstance(v, Mapping)}
+    tree = OmegaConf.create(put(values, dict.fromkeys(literals)))
+    documented = _documented(read_catalog(conf_packages(found)), record["choices"], record["method"])
+    given = set_values(tree, asked, GROUPS, _method_names(found), record["method"], documented)
+    literals = {k: v for k, v in literals.items() if k not in given}
+    changed = plain(tree, literals | {k: v for k, v in given.items() if is_literal(k)})
     if {*PROMPTS, "prompts_file"} & set(given):
         del record["videos"]
     if "prompt" in given:
@@ -117,7 +111,7 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
     elif "prompts_file" in given:
         changed["prompt"] = None
     record["given"] = sorted({*record["given"], *given})
-    return _complete(changed | record, {key: changed[key] for key in CORE_DEFAULTS}, found, origin="recorded")
+    return _complete(changed | record, {key: changed[key] for key in CORE_DEFAULTS}, found, documented, "recorded")
 
 
 # ---------------------------------------------------------------------------------------- groups and methods
@@ -140,6 +134,18 @@ def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found
         if not catalog["method"][name].text.startswith(f"# @package methods.{name}\n"):
             raise BadRequest(f"conf/method/{name}.yaml must begin with the line '# @package methods.{name}'.")
     return methods
+
+
+def _refuse_twice(asked: Sequence[Override]) -> None:
+    keys = [override.key.removeprefix("methods.") for override in asked]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise BadRequest(f"{key}= was written {keys.count(key)} times. Write it once.")
+
+
+def _method_names(found: Mapping[str, Found]) -> list[str]:
+    """Installed methods, broken plugins included: a key of one is to be told apart from an unknown key."""
+    return [name for name, entry in found.items() if entry.plugin is None or entry.plugin.is_method]
 
 
 def _choices(
@@ -176,6 +182,19 @@ def _default_model(preferred: str, catalog: Catalog, methods: Mapping[str, Plugi
     return preferred
 
 
+def _check_reads(config: Mapping[str, Any], found: Mapping[str, Found]) -> None:
+    """Refuse an input that no chosen method reads, rather than ignore it."""
+    chosen = set(config["method"])
+    inputs = {key: chosen for key in READS if key != "weights" and config[key] is not None}
+    inputs |= {f"weights.{name}": {name} & chosen for name in config["weights"]}
+    for key, candidates in inputs.items():
+        read = key.partition(".")[0]
+        reading = {name for name, entry in found.items() if entry.plugin is not None and read in entry.plugin.reads}
+        if not candidates & reading:
+            mend = f" Methods that read {read}=: {', '.join(sorted(reading))}." if reading else ""
+            raise BadRequest(f"{key}= is given, but no chosen method reads it. Leave it out.{mend}")
+
+
 def _check_families(config: Mapping[str, Any], methods: Mapping[str, Plugin], catalog: Catalog) -> None:
     family, model = config["model"].get("family"), config["choices"]["model"]
     for name, plugin in methods.items():
@@ -188,9 +207,6 @@ def _check_families(config: Mapping[str, Any], methods: Mapping[str, Plugin], ca
             )
 
 
-# ------------------------------------------------------------------------------------------------- values
-
-
 def _documented(catalog: Catalog, choices: Mapping[str, str], methods: Sequence[str]) -> dict[str, Key]:
     """Dotted key of the composed tree -> how its YAML file documents it."""
     keys = dict(catalog[""]["config"].keys)
@@ -201,86 +217,25 @@ def _documented(catalog: Catalog, choices: Mapping[str, str], methods: Sequence[
     return keys
 
 
-def _set_values(
-    tree: DictConfig,
-    asked: Sequence[Override],
-    found: Mapping[str, Found],
-    methods: Sequence[str],
-    documented: Mapping[str, Key],
-) -> dict[str, Any]:
-    """Set each value that is no group in the tree; returns full key -> value as given."""
-    from omegaconf import OmegaConf
-
-    plugins = [name for name, entry in found.items() if entry.plugin is None or entry.plugin.is_method]
-    valid = _flatten(OmegaConf.to_container(tree))
-    free = [key for key, value in valid.items() if value == {}]
-    given: dict[str, Any] = {}
-    for override in asked:
-        if override.key in (*GROUPS, "method"):
-            continue
-        key = full_key(override.key, plugins, methods)
-        if key.rpartition(".")[2] == "_target_":
-            raise BadRequest(f"{override}: what is built is chosen by model=, method= and their like, not by _target_.")
-        inside = any(key.startswith(f"{parent}.") for parent in free)
-        if key not in valid and not inside:
-            raise BadRequest(f"There is no key '{override.key}'.{_nearest_key(override.key, valid)}")
-        value = override.value if inside else check_value(override, valid[key], documented.get(key))
-        given[key] = value
-        if key not in (*PROMPTS, *PATHS):
-            OmegaConf.update(tree, key, value, merge=False, force_add=True)
-    return given
-
-
-def _nearest_key(key: str, valid: Mapping[str, Any]) -> str:
-    """A hint for a wrong key: a close one, else those beside it, else those at the top."""
-    keys = [name.removeprefix("methods.") for name in valid if "_target_" not in name] + ["method"]
-    parent = key.rpartition(".")[0]
-    beside = [name for name in keys if name.rpartition(".")[0] == parent]
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    return nearest(key, close or beside or [name for name in keys if "." not in name])
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat[f"{prefix}{name}"] = value
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-    return flat
-
-
-def _plain(tree: DictConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        config: Any = OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        raise BadRequest(f"A value refers to what is not there: {str(error).splitlines()[0]}") from error
-    for key in (*PROMPTS, *PATHS):
-        if key in given:
-            *parents, name = key.split(".")
-            node = config
-            for parent in parents:
-                node = node[parent]
-            node[name] = given[key]
-    return {"methods": {}, **config}
-
-
 # ------------------------------------------------------------------------------------------------ request
 
 
 def _complete(
-    config: dict[str, Any], user: Mapping[str, Any], found: dict[str, Found], origin: str = "you"
+    config: dict[str, Any],
+    user: Mapping[str, Any],
+    found: dict[str, Found],
+    documented: Mapping[str, Key],
+    origin: str = "you",
 ) -> Composed:
     """Fill in the defaults and the videos, and check what can be checked without a model."""
+    _check_reads(config, found)
     notes: list[str] = []
     defaults = {name: config["methods"][name].get("request_defaults") or {} for name in config["method"]}
     model = config["model"]
     facts = {"defaults": model.get("request_defaults"), "method_defaults": model.get("method_defaults")}
     resolved = resolve_defaults(user, defaults, facts, CORE_DEFAULTS)
     for key, (value, _) in resolved.items():
-        config[key] = value
+        config[key] = check_value(Override(key, value, str(value)), CORE_DEFAULTS[key], documented[key])
     origins = {key: origin if who == "you" else who for key, (_, who) in resolved.items()}
     if config["prompt"] is None and config["prompts_file"] is None and model.get("example_prompt"):
         config["prompt"] = model["example_prompt"]

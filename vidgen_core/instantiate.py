@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from vidgen_core.errors import BadRequest, VidgenError, nearest
@@ -21,8 +22,15 @@ def instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
         BadRequest: the target is outside vidgen and the plugins, or takes no such key.
         VidgenError: the target's module fails to import.
     """
-    target = _locate(str(config.get("_target_")))
-    keywords = {key: _part(value) for key, value in config.items() if key not in FACTS} | extra
+    return _build(config, extra, _Allowed())
+
+
+def _build(config: Mapping[str, Any], extra: Mapping[str, Any], allowed: _Allowed) -> Any:
+    def part(value: Any) -> Any:
+        return _build(value, {}, allowed) if isinstance(value, Mapping) and "_target_" in value else value
+
+    target = _locate(str(config.get("_target_")), allowed)
+    keywords = {key: part(value) for key, value in config.items() if key not in FACTS} | dict(extra)
     parameters = inspect.signature(target).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in keywords:
@@ -36,31 +44,32 @@ def instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
     return target(**keywords)
 
 
-def _part(value: Any) -> Any:
-    return instantiate(value) if isinstance(value, Mapping) and "_target_" in value else value
-
-
-def _locate(path: str) -> Any:
+def _locate(path: str, allowed: _Allowed) -> Any:
     module, _, name = path.rpartition(".")
-    if not _allowed(module):
+    if module not in allowed:
         raise BadRequest(
             f"_target_: '{path}' is refused: it must lie in vidgen_core or in an installed plugin's package."
         )
     try:
         target = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # a plugin's module may fail in any way
+    except (Exception, SystemExit) as error:  # a plugin's module may fail in any way
         raise VidgenError(f"'{path}' cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(target):
         raise BadRequest(f"_target_: '{module}' has no function or class '{name}'.")
-    if not _allowed(getattr(target, "__module__", "")):
+    if getattr(target, "__module__", "") not in allowed:
         raise BadRequest(f"_target_: '{path}' is refused: '{name}' is only imported there.")
     return target
 
 
-def _allowed(module: str) -> bool:
-    def within(package: str) -> bool:
-        return module == package or module.startswith(f"{package}.")
+class _Allowed:
+    """The modules that a target may come from: ``module in allowed``. Plugins are looked up once, when needed."""
 
-    if within("vidgen_core"):
-        return True
-    return any(within(found.plugin.package) for found in discover().values() if found.plugin is not None)
+    def __contains__(self, module: str) -> bool:
+        def within(package: str) -> bool:
+            return module == package or module.startswith(f"{package}.")
+
+        return within("vidgen_core") or any(map(within, self.plugins))
+
+    @cached_property
+    def plugins(self) -> list[str]:
+        return [found.plugin.package for found in discover().values() if found.plugin is not None]

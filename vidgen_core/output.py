@@ -20,7 +20,7 @@ from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.errors import BadRequest
 from vidgen_core.image_files import FrameFolder, Gif
 from vidgen_core.journal import Journal
-from vidgen_core.run_folder import choose_folder, is_resumed
+from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed
 from vidgen_core.video_writer import VideoWriter, explained, make_plain
 
 if TYPE_CHECKING:
@@ -77,17 +77,17 @@ class Output:
         Raises VidgenError when the folder cannot be written.
         """
         self._frames, self._skip, self._failed, self._sinks = 0, 0, False, []
+        self._first = run.request.videos[0].index == self._config["videos"][0]["index"]
+        with explained(self.folder):
+            if self._first:
+                self.folder, self._made = claim_folder(self.folder, self._config)
         self._journal = Journal(self.folder / "journal" / f"{run.request.videos[0].index:03d}")
         if self._resumed and self._journal.batch_finished:
             made = [self._of(video) / name for video in run.request.videos for name in MADE]
             self.files += [path for path in made if path.exists()]
             return False
-        self._first = run.request.videos[0].index == self._config["videos"][0]["index"]
-        with explained(self.folder):
-            self._made = not self.folder.exists()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass  # it can be written
+        with explained(self.folder), tempfile.TemporaryFile(dir=self.folder):
+            pass  # it can be written
         return True
 
     def begin(self, run: Run) -> None:

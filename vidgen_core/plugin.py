@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 
+from vidgen_core.catalog import read_catalog, read_options
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.hookspecs import HOOK_API_VERSION
 
 GROUP = "vidgen"
 """The entry-point group; each entry names a light module that holds ``plugin = Plugin(...)``."""
+
+READS = ("image", "video", "tuned", "weights")
+"""Request keys that do something only where a chosen method reads them."""
+
+HOUSE = ("core", "hydra", "method", "methods", "progress", "collector", "on_step")
+"""Names that the core uses beside its keys and groups, so that no plugin can have them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Plugin:
     is_method: bool = True  # False: it only brings models, data, metrics
     paper: str = ""
     families: tuple[str, ...] = ("unet3d",)  # model families that a method runs on (model.family)
+    reads: tuple[str, ...] = ()  # which of READS the method uses; one that no chosen method reads is refused
     composes_with: str = ""  # one sentence for `vidgen show`
     hook_api: int = HOOK_API_VERSION
 
@@ -44,24 +55,52 @@ class Found:
 
 
 def discover() -> dict[str, Found]:
-    """Every installed plugin by name. One that fails to import is listed as broken; the others work."""
+    """Every installed plugin by name. One that cannot be used is listed as broken; the others work."""
     found: dict[str, Found] = {}
+    core = read_catalog([])
+    taken = {*HOUSE, *core, *(key.partition(".")[0] for key in core[""]["config"].keys)}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         dist = entry.dist.name if entry.dist else "?"
         version = entry.dist.version if entry.dist else "?"
         try:
-            plugin = getattr(entry.load(), "plugin", None)
-            if not isinstance(plugin, Plugin):
-                raise TypeError(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
-            if plugin.hook_api != HOOK_API_VERSION:
-                raise TypeError(
-                    f"it was written for hook API {plugin.hook_api}, this is {HOOK_API_VERSION}; update the plugin"
-                )
-            found[entry.name] = Found(entry.name, dist, version, plugin)
-        except Exception as error:  # any plugin may fail in any way; it must not take the others down
-            line = f"{type(error).__name__}: {error}"
+            found[entry.name] = Found(entry.name, dist, version, _card(entry, taken))
+        except (Exception, SystemExit) as error:  # any plugin may fail in any way; it must not take the others down
+            line = " ".join(f"{type(error).__name__}: {error}".split())
             found[entry.name] = Found(entry.name, dist, version, None, line, traceback.format_exc())
     return found
+
+
+def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
+    """The card of an entry point whose plugin can be used; any exception is the reason why it cannot."""
+    if entry.name in taken:
+        raise ValueError(f"the name '{entry.name}' is a key of vidgen's own configuration; the plugin needs another")
+    if not re.fullmatch(r"[A-Za-z][\w-]*", entry.name):
+        raise ValueError(f"the name '{entry.name}' is not made of letters, digits, - and _")
+    plugin = getattr(entry.load(), "plugin", None)
+    if not isinstance(plugin, Plugin):
+        raise TypeError(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
+    if plugin.hook_api != HOOK_API_VERSION:
+        raise TypeError(f"it was written for hook API {plugin.hook_api}, this is {HOOK_API_VERSION}; update the plugin")
+    unknown = [key for key in plugin.reads if key not in READS]
+    if unknown:
+        raise ValueError(f"its card reads '{unknown[0]}'.{nearest(unknown[0], READS)}")
+    if find_spec(plugin.package) is None:
+        raise ModuleNotFoundError(f"its package '{plugin.package}' is not there")
+    if _carries_conf(plugin.package):
+        _check_conf(f"{plugin.package}.conf")
+    return plugin
+
+
+def _check_conf(package: str) -> None:
+    import yaml
+
+    for option in read_options(package):
+        try:
+            tree = yaml.safe_load(option.text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"conf/{option.group}/{option.name}.yaml is no YAML: {error}") from error
+        if not isinstance(tree, dict | None):
+            raise ValueError(f"conf/{option.group}/{option.name}.yaml holds no keys")
 
 
 def method_plugin(name: str, found: dict[str, Found]) -> Plugin:
@@ -88,7 +127,5 @@ def conf_packages(found: dict[str, Found]) -> list[str]:
 
 def _carries_conf(package: str) -> bool:
     spec = find_spec(package)
-    roots = spec.submodule_search_locations if spec else None
-    from pathlib import Path
-
-    return any((Path(root) / "conf").is_dir() for root in roots or [])
+    roots = (spec and spec.submodule_search_locations) or ()
+    return any((Path(root) / "conf").is_dir() for root in roots)

@@ -14,6 +14,31 @@ _FORMS = (
     "a .txt file (a scene per line), a .json file (a list of scenes, or name -> scenes) "
     "or a .jsonl file (a video per line)"
 )
+_RESERVED = ("run.yaml", "journal", "preview.png")
+
+
+def scenes_of(text: str) -> str | list[str]:
+    """A JSON list of texts is a list of scenes; anything else is the text itself. Raises BadRequest for other lists."""
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not all(isinstance(item, str) for item in value):
+        raise BadRequest(f"The prompt {text[:60]} is a list that holds more than texts. Every scene is a text.")
+    return list(value)
+
+
+def looks_like_a_list(prompt: object) -> bool:
+    """Whether a literal prompt was probably meant as a list of scenes, but is no JSON."""
+    text = prompt.strip() if isinstance(prompt, str) else ""
+    return text.startswith(("['", '["')) and text.endswith("]")
+
+
+def is_writable(text: str) -> bool:
+    """Whether a text can stand in the record of a run: no lone surrogate (bytes that are no UTF-8), no NUL."""
+    return "\0" not in text and text == text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_videos(config: Mapping[str, Any]) -> tuple[VideoRequest, ...]:
@@ -39,7 +64,8 @@ def read_prompts_file(path: Path) -> dict[str, tuple[str, ...]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise BadRequest(f"prompts_file={path} cannot be read: {reason}. Give {_FORMS}.") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Only "\n" ends a line: JSON and captions may hold U+2028 and its like.
+    lines = {number: line.strip() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
     if not lines:
         raise BadRequest(f"prompts_file={path} is empty. Give {_FORMS}.")
     readers = {".txt": _read_txt, ".json": _read_json, ".jsonl": _read_jsonl}
@@ -47,41 +73,59 @@ def read_prompts_file(path: Path) -> dict[str, tuple[str, ...]]:
         raise BadRequest(f"prompts_file={path}: the ending '{path.suffix}' is not known. Give {_FORMS}.")
     try:
         videos = readers[path.suffix.lower()](text, lines)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"prompts_file={path} cannot be read: {error}. Give {_FORMS}.") from error
-    for name in videos:
-        if name in (".", "..") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
-            raise BadRequest(
-                f"prompts_file={path}: the name '{name}' cannot name a folder. Use letters, digits, - and _."
-            )
     return videos
 
 
-def _read_txt(text: str, lines: list[str]) -> dict[str, tuple[str, ...]]:
-    return {"": tuple(lines)}
+def _read_txt(text: str, lines: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
+    return {"": _scenes(list(lines.values()), "the file")}
 
 
-def _read_json(text: str, lines: list[str]) -> dict[str, tuple[str, ...]]:
+def _read_json(text: str, lines: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
     value = json.loads(text, object_pairs_hook=_no_name_twice)
     if isinstance(value, dict):
         if not value:
             raise ValueError("it names no video")
+        _check_names(list(value))
         return {name: _scenes(scenes, f"'{name}'") for name, scenes in value.items()}
     return {"": _scenes(value, "the file")}
 
 
-def _read_jsonl(text: str, lines: list[str]) -> dict[str, tuple[str, ...]]:
-    videos: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(lines):
-        value = json.loads(line)
-        name = f"{number:04d}"
+def _read_jsonl(text: str, lines: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
+    videos: list[tuple[str, tuple[str, ...]]] = []
+    for number, line in lines.items():
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number}: {error.msg} at column {error.colno}") from error
+        name = f"{len(videos):04d}"
         if isinstance(value, dict):
-            name = str(value.get("name", name))
+            name = value.get("name", name)
             value = next((value[key] for key in ("prompts", "captions", "prompt") if key in value), None)
-        if name in videos:
+        if not isinstance(name, str):
+            raise ValueError(f"line {number}: the name is no text")
+        videos.append((name, _scenes(value, f"line {number}")))
+    _check_names([name for name, _ in videos])
+    return dict(videos)
+
+
+def _check_names(names: list[str]) -> None:
+    """Every name is to be a folder of its own inside the run's folder, on any file system."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip(" .") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name) or not is_writable(name):
+            raise ValueError(f"the name '{name}' cannot name a folder; use letters, digits, - and _")
+        if name.casefold() in _RESERVED:
+            raise ValueError(f"the name '{name}' is that of something else in the folder of a run")
+        if len(name) > 120 or len(name.encode()) > 240:
+            raise ValueError(f"the name '{name[:40]}...' is longer than 120 characters")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ValueError(f"the names '{other}' and '{name}' differ only by case")
+    for name in names:
+        if names.count(name) > 1:
             raise ValueError(f"two videos are named '{name}'")
-        videos[name] = _scenes(value, f"line {number + 1}")
-    return videos
 
 
 def _scenes(value: Any, where: str) -> tuple[str, ...]:
@@ -90,6 +134,8 @@ def _scenes(value: Any, where: str) -> tuple[str, ...]:
         raise ValueError(f"{where} does not hold a list of texts")
     if not all(text.strip() for text in texts):
         raise ValueError(f"{where} holds an empty text")
+    if not all(map(is_writable, texts)):
+        raise ValueError(f"{where} holds a lone surrogate or a NUL, which is no text")
     return tuple(texts)
 
 

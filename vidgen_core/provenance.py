@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,16 @@ from vidgen_core.errors import BadRequest
 
 PACKAGES = ("vidgen", "torch", "diffusers", "transformers")
 
+command_line: ContextVar[Sequence[str] | None] = ContextVar("command_line", default=None)
+"""The arguments of the ``vidgen`` command that is running; None where a Python program calls."""
+
 
 def record(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run: its command, resolved configuration, versions, and what was found out (weight hashes)."""
+    """The record of a run: its command line, resolved configuration, versions, and what was found out (hashes)."""
     versions = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
     versions["python"] = platform.python_version()
-    return {"command": sys.argv[1:], "config": dict(config), "versions": versions, **more}
+    command = command_line.get()
+    return {"command": command and list(command), "config": dict(config), "versions": versions, **more}
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

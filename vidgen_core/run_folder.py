@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,33 @@ def choose_folder(config: Mapping[str, Any]) -> Path:
         raise BadRequest("resume=true needs the folder of the unfinished run: output.dir=...")
     what = "+".join(config["method"]) or config["choices"]["model"]
     first = Path(options["root"]).expanduser() / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
-    names = (first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 10_000)))
-    return next(name for name in names if not name.exists())
+    return next(name for name in _names(first) if not name.exists())
+
+
+def claim_folder(folder: Path, config: Mapping[str, Any]) -> tuple[Path, bool]:
+    """Make the folder that ``choose_folder`` chose; returns it and whether this process made it.
+
+    A folder that the user named may be there. A new one is made by this process alone: where another run took the name
+    in between, the next free one is made.
+    """
+    if config["output"]["dir"]:
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder, made
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for name in _names(folder):
+        try:
+            name.mkdir()
+        except FileExistsError:
+            continue
+        return name, True
+    raise FileExistsError(f"no name is free beside '{folder}'")
+
+
+def _names(first: Path) -> Iterator[Path]:
+    yield first
+    for i in range(2, 10_000):
+        yield first.with_name(f"{first.name}-{i}")
 
 
 def is_resumed(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -10,10 +10,14 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vidgen_core.catalog import CORE_CONF
+from vidgen_core.errors import VidgenError
 
 _confs: ContextVar[tuple[str, ...]] = ContextVar("plugin_confs", default=())
 _hydra_is_one_per_process = threading.Lock()
@@ -28,7 +32,10 @@ class PluginConfs(SearchPathPlugin):
 
 
 def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str]) -> DictConfig:
-    """The tree of ``config.yaml`` with the groups chosen as ``model=tiny``; Hydra's own state is as it was before."""
+    """The tree of ``config.yaml`` with the groups chosen as ``model=tiny``; Hydra's own state is as it was before.
+
+    Raises VidgenError for a file of the configuration that cannot be composed.
+    """
     Plugins.instance().register(PluginConfs)
     with _hydra_is_one_per_process:
         state = GlobalHydra.instance()
@@ -37,6 +44,9 @@ def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str]) -> DictCo
         try:
             with initialize_config_module(CORE_CONF, version_base="1.3"):
                 return compose("config", overrides=list(groups))
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise VidgenError(f"The files of {', '.join(groups)} cannot be composed: {reason}") from error
         finally:
             _confs.reset(token)
             GlobalHydra.instance().hydra = outer

@@ -7,6 +7,7 @@ that every player and browser seeks in: one index, at the front.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from fractions import Fraction
@@ -17,6 +18,12 @@ from vidgen_core.errors import VidgenError
 
 if TYPE_CHECKING:
     import numpy as np
+
+_NO_FOLDER = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+)
+"""Errors of a place where no run can write, whatever is mended on the disk."""
 
 FLAGS = "frag_every_frame+empty_moov+default_base_moof+use_metadata_tags"
 
@@ -159,8 +166,6 @@ class explained:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import errno
-
         import av
 
         if isinstance(error, OSError | av.FFmpegError):
@@ -169,7 +174,7 @@ class explained:
                 mend = (
                     "The disk is full: free some space, or write elsewhere with output.dir=..., then add resume=true."
                 )
-            elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            elif number in _NO_FOLDER:
                 mend = "The folder cannot be written: choose another with output.dir=..."
             else:
                 mend = "Check the disk and the folder, then go on with resume=true."

@@ -14,7 +14,7 @@ from vidgen_core import __version__, cli
 from vidgen_core.commands import generate, replay
 from vidgen_core.config import compose
 from vidgen_core.errors import VidgenError
-from vidgen_core.provenance import write_yaml
+from vidgen_core.provenance import record, write_yaml
 
 HEAVY = "{'torch','diffusers','transformers','peft','accelerate','decord','numpy','hydra'}"
 BROKEN = "import a_module_that_is_not_there\n"
@@ -55,6 +55,16 @@ def test_every_verb_has_help(verb: str, capsys) -> None:
     assert verb in out
 
 
+def test_help_of_the_verb_that_was_left_out(capsys) -> None:
+    assert run(capsys, "method=talc", "--help") == run(capsys, "generate", "--help")
+
+
+def test_a_bare_prompt_is_told_its_key(capsys) -> None:
+    code, _, err = run(capsys, "a dog runs")
+    assert code == 2
+    assert "prompt='a dog runs'" in err
+
+
 @pytest.mark.parametrize(("word", "hint"), [("genrate", "'generate'"), ("lst", "'list'"), ("--hepl", "'--help'")])
 def test_an_unknown_verb_names_the_nearest(word: str, hint: str, capsys) -> None:
     code, _, err = run(capsys, word, "prompt=x")
@@ -83,13 +93,52 @@ def test_a_broken_plugin_is_listed_and_the_others_work(capsys, install_plugin) -
     assert run(capsys, "show", "fragile")[0] == 2
 
 
+CARD = 'from vidgen_core import Plugin\nplugin = Plugin(name="x", summary="a test", package={package}{more})\n'
+GOOD = CARD.format(package="__name__", more="")
+FAULTS = {
+    "output": (GOOD, {}, "ValueError: the name 'output' is a key of vidgen's own"),
+    "prompt": (BROKEN, {}, "ValueError: the name 'prompt' is a key"),
+    "core": (GOOD, {}, "ValueError: the name 'core' is a key"),
+    "progress": (GOOD, {}, "ValueError: the name 'progress' is a key"),
+    "a.b": (GOOD, {}, "ValueError: the name 'a.b' is not made of"),
+    "leaves": ("import sys\nsys.exit(3)\n", {}, "SystemExit: 3"),
+    "lost": (CARD.format(package="'no.such'", more=""), {}, "ModuleNotFoundError: No module named 'no'"),
+    "lonely": (CARD.format(package="'no_such'", more=""), {}, "its package 'no_such' is not there"),
+    "reads": (CARD.format(package="__name__", more=", reads=('imgae',)"), {}, "reads 'imgae'. Did you mean 'image'"),
+    "latin": (GOOD, {"conf/method/latin.yaml": b"# caf\xe9"}, "ValueError: .*latin.yaml' is not UTF-8"),
+    "cut": (GOOD, {"conf/method/cut.yaml": "a: [1"}, r"ValueError: conf/method/cut.yaml is no YAML: while parsing"),
+    "bare": (GOOD, {"conf/model/bare.yaml": "word"}, "ValueError: conf/model/bare.yaml holds no keys"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_plugin_that_cannot_be_used_is_listed_with_its_reason_and_harms_nobody(name, capsys, install_plugin) -> None:
+    card, files, reason = FAULTS[name]
+    install_plugin(name, card, files)
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    assert re.search(rf"Broken plugins\n  {name} +.*{reason}", out)
+    assert run(capsys, "show", name)[0] == run(capsys, "explain", f"method={name}")[0] == 2
+    composed = compose(["method=talc", "prompt=x", "output.crf=3", "owner.plan=core"])
+    assert composed.config["output"]["crf"] == 3
+
+
+def test_a_file_that_cannot_be_composed_is_named(capsys, install_plugin) -> None:
+    files = {"conf/method/twice.yaml": "# @package methods.twice\n_target_: a.b\nx: 1\nx: 2\n"}
+    install_plugin("twice", GOOD, files)
+    code, _, err = run(capsys, "explain", "method=twice")
+    assert code == 1
+    assert "method=[twice] cannot be composed" in err and "x" in err
+    assert run(capsys, "explain", "method=talc", "model=tiny")[0] == 0
+
+
 def test_show_tells_paper_hooks_and_options(capsys) -> None:
     code, out, _ = run(capsys, "show", "talc")
     assert code == 0
     assert "condition (collect)" in out
     assert re.search(r"talc.mode=time_aligned +time_aligned \| merged \| separate", out)
     code, out, _ = run(capsys, "show", "tiny")
-    assert re.search(r"model.trained_frames=16 +frames", out)
+    assert re.search(r"model.trained_frames=16 +int >= 0, frames", out)
     assert run(capsys, "show", "tlac")[0] == 2
     assert run(capsys, "show")[0] == 2
 
@@ -165,6 +214,35 @@ def test_generate_prints_the_files_last_and_may_be_left_out(capsys, monkeypatch,
         assert code == 0
         assert out.splitlines() == [str(tmp_path / "video.mp4"), str(tmp_path / "run.yaml")]
     assert seen == [(("-5, = ${x}",), ["progress"])] * 2
+
+
+def test_the_record_holds_the_command_line_and_none_from_python(capsys, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(generate, "main", lambda arguments: seen.append(record({}, {})["command"]) or 0)
+    run(capsys, "prompt=a b", "seed=3")
+    run(capsys, "generate", "seed=4")
+    assert seen == [["prompt=a b", "seed=3"], ["generate", "seed=4"]]
+    assert record({}, {})["command"] is None
+
+
+def test_from_python_every_step_gives_an_ordinary_tensor(tmp_path) -> None:
+    import vidgen_core
+
+    seen = []
+    small = {"model": "tiny", "height": 32, "width": 32, "num_frames": 2, "num_inference_steps": 2}
+    video = vidgen_core.generate(on_step=lambda step, x: seen.append((step.x0(), x)), **small, output={"dir": tmp_path})
+    assert video.frames.shape == (2, 32, 32, 3)
+    assert len(seen) == 2 and not any(tensor.is_inference() for pair in seen for tensor in pair)
+    seen[0][1].requires_grad_().sum().backward()
+
+
+@pytest.mark.parametrize("place", ["{}/file", "{}/file/run", "/proc/vidgen"])
+@pytest.mark.parametrize("key", ["output.dir", "output.root"])
+def test_a_place_where_nothing_can_be_written_is_told_to_be_changed(place, key, capsys, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = run(capsys, "model=tiny", f"{key}={place.format(tmp_path)}")
+    assert code == 1
+    assert "choose another with output.dir=" in err
 
 
 def test_a_model_without_an_example_refuses_before_it_loads(capsys) -> None:

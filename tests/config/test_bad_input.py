@@ -47,7 +47,41 @@ MISTAKES = {
     "a plus": (["+seed=3"], "write seed="),
     "a sweep": (["seed=1,2"], r"seed=\[1,2\]"),
     "unreadable": (["seed=(1"], "cannot be read"),
-    "a missing reference": (["method=talc", "talc.scene_frames=${nothing}"], "refers to what is not there"),
+    "a missing reference": (["model=modelscope", "model.variant=${nothing}"], "refers to what is not there"),
+    "an unreadable reference": (["model=modelscope", "model.variant=${"], "cannot be read"),
+    "true for a number of frames": (["method=talc", "talc.scene_frames=true"], "whole number or a list of them"),
+    "half a frame": (["method=talc", "talc.scene_frames=[3,2.5]"], "whole number or a list of them"),
+    "a scene of no frames": (["method=talc", "talc.scene_frames=[3,0]"], "must be at least 1"),
+    "a negative slice": (["placement.vae_slice=-1"], "vae_slice=-1 must be at least 0"),
+    "negative chunks": (["placement.feed_forward_chunks=-1"], "must be at least 0"),
+    "negative previews": (["output.preview_every=-1"], "must be at least 0"),
+    "a quality that is none": (["output.crf=52"], "crf=52 must be from 0 to 51"),
+    "negative guidance": (["guidance_scale=-1"], "guidance_scale=-1 must be at least 0"),
+    "a number beyond floats": (["guidance_scale=1" + "0" * 400], "finite"),
+    "no frames a second": (["fps=0"], "fps=0 must be at least 1"),
+    "a device without memory": (["placement.device=meta"], "one of auto, cpu, cuda, cuda:N, mps"),
+    "an owner's part": (["owner.plan.x=1"], "owner.<hook>=<method>"),
+    "a model's default for no key": (["model.method_defaults.talc=3"], "<method>.<key>=<value>"),
+    "a model's default of another type": (
+        ["method=talc", "model=tiny", "model.method_defaults.talc.fps=abc"],
+        "fps=abc: fps takes a whole number",
+    ),
+    "a model's default below 1": (["model=tiny", "model.request_defaults.fps=0"], "must be at least 1"),
+    "nobody as owner": (["owner.plan=null"], "owner.plan takes text"),
+    "owners at once": (["owner={plan:core}"], "keys of its own"),
+    "all options at once": (["method=talc", "talc={_target_:x}"], "no key 'talc'"),
+    "an image for nobody": (["image=a.png"], "image= is given, but no chosen method reads it"),
+    "a video for nobody": (["method=talc", "video=a.mp4"], "video= is given"),
+    "a tuned run for nobody": (["tuned=runs/a"], "tuned= is given"),
+    "weights for a method that reads none": (["method=talc", "weights.talc=a"], "weights.talc= is given"),
+    "no weights": (["weights.talc="], "weights.talc takes text"),
+    "a key written twice": (["seed=1", "seed=2"], "seed= was written 2 times"),
+    "a group written twice": (["model=tiny", "model=tiny"], "model= was written 2 times"),
+    "an option written twice": (["method=talc", "talc.mode=merged", "methods.talc.mode=merged"], "2 times"),
+    "a list with more than texts": (['prompt=["one", 2]'], "Every scene is a text"),
+    "bytes that are no text": (["prompt=a \udcff"], "not UTF-8"),
+    "bytes that are no name": (["output.dir=\udcff"], "not UTF-8"),
+    "half a character": (['prompt=["\\ud800"]'], "lone surrogate"),
     "another target": (["model._target_=os.system"], "not by _target_"),
     "hydra's own keys": (["hydra.run.dir=x"], "no key 'hydra.run.dir'"),
     "a record": (["choices.model=x"], "no key 'choices.model'"),
@@ -61,6 +95,26 @@ def test_a_mistake_is_named_with_its_mend(mistake: str) -> None:
     with pytest.raises(BadRequest, match=pattern) as caught:
         compose([*arguments, *prompt])
     assert "\n" not in str(caught.value)
+
+
+PYTHON_MISTAKES = {
+    "a scene that is no text": ({"prompt": ["a", 3]}, "a text for each scene"),
+    "a prompt that is no text": ({"prompt": 5}, "takes a text"),
+    "a negative that is no text": ({"negative_prompt": 3}, "takes a text"),
+    "bytes": ({"prompt": b"a"}, "a bytes is no value"),
+    "a set": ({"method": "talc", "talc": {"scene_frames": {3, 4}}}, "a set is no value"),
+    "a path that is none": ({"image": 5}, "no path"),
+    "half a character": ({"prompt": "\ud800"}, "lone surrogate"),
+    "a NUL": ({"prompt": "a\0b"}, "NUL"),
+    "a key in two forms": ({"placement": {"dtype": "fp32"}, "placement.dtype": "bf16"}, "written 2 times"),
+}
+
+
+@pytest.mark.parametrize("mistake", PYTHON_MISTAKES)
+def test_a_mistake_from_python_is_named_with_its_mend(mistake: str) -> None:
+    values, pattern = PYTHON_MISTAKES[mistake]
+    with pytest.raises(BadRequest, match=pattern):
+        compose([], {"prompt": "x"} | values)
 
 
 def test_a_broken_plugin_cannot_be_chosen_and_says_why(install_plugin) -> None:

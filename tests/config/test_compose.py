@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vidgen_core.catalog import read_catalog
@@ -110,9 +111,9 @@ def test_every_key_is_documented_and_every_default_is_allowed(option) -> None:
 
 
 def test_free_dictionaries_take_any_key() -> None:
-    composed = compose(["scheduler=dpm", "scheduler.options.lower_order_final=false", "weights.talc=a/b", PROMPT])
+    composed = compose(["scheduler=dpm", "scheduler.options.lower_order_final=false", "owner.plan=core", PROMPT])
     assert composed.config["scheduler"]["options"] == {"lower_order_final": False}
-    assert composed.config["weights"] == {"talc": "a/b"}
+    assert composed.config["owner"] == {"plan": "core"}
 
 
 def test_a_configuration_is_plain_data_and_repeats_itself() -> None:
@@ -133,12 +134,34 @@ def test_a_recorded_configuration_takes_changes() -> None:
         recompose(recorded, ["method=[]"])
 
 
+def test_recorded_paths_and_tables_are_literal_and_take_changes(install_plugin) -> None:
+    card = """
+    from vidgen_core import Plugin
+    plugin = Plugin(name="reader", summary="a test", package=__name__, reads=("image", "weights"))
+    """
+    install_plugin("reader", card, {"conf/method/reader.yaml": "# @package methods.reader\n_target_: a.b\n"})
+    literal = ["image=a ${x}.png", "weights.reader=${y}, z", "output.root=${"]
+    recorded = compose(["method=reader", *literal, "scheduler.options.a=1", "owner.plan=core", PROMPT]).config
+    assert recorded["image"] == "a ${x}.png" and recorded["output"]["root"] == "${"
+    assert recorded["weights"] == {"reader": "${y}, z"}
+    assert recompose(recorded).config == recorded
+    changes = ["image=null", "weights.reader=b", "output.root=c", "fps=null"]
+    again = recompose(recorded, [*changes, "scheduler.options.b=2", "owner.guide=core"]).config
+    assert (again["image"], again["weights"], again["output"]["root"], again["fps"]) == (None, {"reader": "b"}, "c", 8)
+    assert again["scheduler"]["options"] == {"a": 1, "b": 2}
+    assert again["owner"] == {"plan": "core", "guide": "core"}
+    assert recompose(compose(["method=talc", "talc.scene_frames=2", PROMPT]).config, ["talc.scene_frames=[2,3]"])
+
+
 def test_python_values_need_no_quoting() -> None:
     values = {"method": ["talc"], "prompt": ("a, b", "c=${d}"), "talc": {"scene_frames": [2, 3]}, "seed": 5}
-    composed = compose([], values | {"output.dir": Path("my, folder")})
+    composed = compose([], values | {"output.dir": Path("my, folder"), "guidance_scale": np.float32(0.5)})
+    assert composed.request.guidance_scale == 0.5
     assert composed.request.videos[0].prompts == ("a, b", "c=${d}")
     assert composed.methods["talc"]["scene_frames"] == [2, 3]
     assert composed.config["output"]["dir"] == "my, folder"
+    array = {"scene_frames": np.array([2, 3])}
+    assert compose([], values | {"talc": array}).methods == composed.methods
 
 
 def test_any_working_directory_any_thread_again_and_again(tmp_path: Path, monkeypatch) -> None:

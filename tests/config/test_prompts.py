@@ -29,7 +29,7 @@ NASTY = [
     "~tilde +plus @at !bang % per",
     "'quoted'",
     " spaces around ",
-    '["one", 2]',
+    "line\u2028separator",
 ]
 
 
@@ -75,6 +75,8 @@ FILES = {
         '["1"]\n{"captions":["2"]}\n{"name":"n","prompt":"3"}',
         {"0000": ("1",), "0001": ("2",), "n": ("3",)},
     ),
+    "separators.jsonl": ('["1\u2028a"]\n\n["2"]', {"0000": ("1\u2028a",), "0001": ("2",)}),
+    "separators.txt": ("1\u2028a\n2", {"": ("1\u2028a", "2")}),
 }
 
 
@@ -101,6 +103,18 @@ BAD_FILES = {
     "twice.json": (b'{"a":["1"],"a":["2"]}', "two videos"),
     "escape.json": (b'{"../a":["1"]}', "cannot name a folder"),
     "cut.jsonl": (b'["one"]\n[', "cannot be read"),
+    "line.jsonl": (b'["one"]\n\n["two"', "line 3: .* at column"),
+    "scene.jsonl": (b'["one"]\n\n[2]', "line 3 does not hold a list of texts"),
+    "null.jsonl": (b'{"name": null, "prompt": "a"}', "line 1: the name is no text"),
+    "same.jsonl": (b'{"name": "a", "prompt": "a"}\n{"name": "a", "prompt": "b"}', "two videos are named 'a'"),
+    "record.json": (b'{"run.yaml":["1"]}', "something else"),
+    "journal.json": (b'{"Journal":["1"]}', "something else"),
+    "long.json": (b'{"%s":["1"]}' % (b"a" * 121), "longer than 120"),
+    "case.json": (b'{"Cat":["1"],"cat":["2"]}', "'Cat' and 'cat' differ only by case"),
+    "dots.json": (b'{"..":["1"]}', "cannot name a folder"),
+    "nameless.json": (b'{"":["1"]}', "cannot name a folder"),
+    "half.json": (b'["\\ud800"]', "lone surrogate"),
+    "deep.json": (b"[" * 100_000, "cannot be read"),
     "scenes.csv": (b"one", "'.csv' is not known"),
 }
 

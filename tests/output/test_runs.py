@@ -55,6 +55,18 @@ def test_a_replay_gives_the_same_latents_bit_for_bit(tmp_path, capsys) -> None:
     assert np.array_equal(read_video(tmp_path / "a/video.mp4"), read_video(tmp_path / "b/video.mp4"))
 
 
+def test_a_replay_keeps_the_placement_that_was_chosen(tmp_path, monkeypatch) -> None:
+    from vidgen_core import placement
+
+    monkeypatch.setattr(placement, "free_memory", lambda device: 1000)
+    run(tmp_path / "a", *SMALL, "prompt=a dog", "num_frames=3", "output.latents=true")
+    assert read_provenance(tmp_path / "a/run.yaml")["placement"]["guidance"] == "two_pass"
+    monkeypatch.undo()
+    assert cli.main(["replay", str(tmp_path / "a/run.yaml"), f"output.dir={tmp_path / 'b'}"]) == 0
+    assert read_provenance(tmp_path / "b/run.yaml")["placement"]["guidance"] == "two_pass"
+    assert (tmp_path / "a/latents.safetensors").read_bytes() == (tmp_path / "b/latents.safetensors").read_bytes()
+
+
 def test_options_write_gif_frames_latents_and_previews(tmp_path) -> None:
     wanted = ["output.gif=true", "output.frames=true", "output.latents=true", "output.preview_every=1"]
     run(tmp_path / "out", *SMALL, "prompt=a dog", "num_frames=3", *wanted)
@@ -187,8 +199,8 @@ def test_an_unwritable_folder_is_found_before_any_weight_loads(tmp_path, monkeyp
 
 
 def test_a_run_that_made_nothing_leaves_the_folder_free(tmp_path) -> None:
-    with pytest.raises(BadRequest):
-        run(tmp_path / "out", *SMALL, "prompt=a dog", "model=modelscope", "model.path=./nowhere")
+    with pytest.raises(BadRequest, match="There is no model folder 'nowhere'"):
+        run(tmp_path / "out", *SMALL[1:], "prompt=a dog", "model=modelscope", "model.path=./nowhere")
     assert not (tmp_path / "out").exists()
     run(tmp_path / "out", *SMALL, "prompt=a dog", "num_frames=1")
 

@@ -28,12 +28,14 @@ def main(arguments: Sequence[str]) -> int:
         raise BadRequest(f"'{path}' holds no record of a vidgen run. Only files that vidgen wrote can be replayed.")
     for line in changed_versions(record.get("versions") or {}):
         print(line, file=sys.stderr)
-    return generate.run(recompose(_elsewhere(config), arguments[1:]))
+    return generate.run(recompose(_again(config, record.get("placement") or {}), arguments[1:]))
 
 
-def _elsewhere(config: Mapping[str, Any]) -> dict[str, Any]:
-    # A new folder, and from the start: a replay must not go on with the run it repeats.
-    return {**config, "output": {**config["output"], "dir": None}, "resume": False}
+def _again(config: Mapping[str, Any], placement: Mapping[str, Any]) -> dict[str, Any]:
+    # In a new folder and from the start; with the placement that was chosen then, which free memory may choose
+    # otherwise now, and passes of another size round differently.
+    output = {**config["output"], "dir": None}
+    return {**config, "output": output, "placement": {**config["placement"], **placement}, "resume": False}
 
 
 def changed_versions(recorded: Mapping[str, str]) -> list[str]:
