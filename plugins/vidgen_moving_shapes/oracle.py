@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vidgen_moving_shapes.motions import DIRECTIONS
+from vidgen_moving_shapes.motions import DIRECTIONS, GROWTH
 from vidgen_moving_shapes.palette import COLOURS, GROUND_COLOURS, GROUNDS, OBJECT_COLOURS, nearest
 from vidgen_moving_shapes.shapes import CANVAS, SHAPES, coverage
 
@@ -82,7 +82,7 @@ def read(frames: NDArray[np.uint8]) -> Reading:
         shape,
         _vote([reading.colour for reading in readings]),
         _vote([reading.ground for reading in readings]),
-        _motion(positions, np.sqrt(areas / UNIT_AREA[shape])),
+        motion_of(positions, np.sqrt(areas / UNIT_AREA[shape])),
         readings,
     )
 
@@ -136,16 +136,16 @@ def _overlap(alpha: NDArray[np.float32], shape: str, position: tuple[float, floa
     return float(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
 
 
-def _motion(positions: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
+def motion_of(positions: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
     """The motion whose least-squares slope exceeds its threshold most, or that nothing moves."""
     if len(sizes) < 2:
         return "stays still"
     if len(sizes) > LONG_CLIP:
         return _endless_motion(positions, sizes)
     time = np.arange(len(sizes)) - (len(sizes) - 1) / 2
-    slope = time @ np.column_stack([positions, sizes]) / (time @ time)
-    strengths = {motion: slope[:2] @ direction / MOVING_SPEED for motion, direction in DIRECTIONS.items()}
-    strengths |= {"grows": slope[2] / GROWING_RATE, "shrinks": -slope[2] / GROWING_RATE, "stays still": 1.0}
+    x, y, growth = time @ np.column_stack([positions, sizes]) / (time @ time)
+    strengths = {motion: (x * dx + y * dy) / MOVING_SPEED for motion, (dx, dy) in DIRECTIONS.items()}
+    strengths |= {motion: growth * sign / GROWING_RATE for motion, sign in GROWTH.items()} | {"stays still": 1.0}
     return max(strengths, key=lambda motion: strengths[motion])
 
 

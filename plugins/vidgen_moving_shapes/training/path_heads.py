@@ -5,8 +5,7 @@ error alone combines the two very late, because each is of no use without the ot
 after training, read both of them and their product from the features.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,8 +33,8 @@ class PathHeads(nn.Module):
             self.heads[name] = nn.Sequential(nn.LayerNorm(width, elementwise_affine=False), head)
             block.register_forward_hook(self._keeper(name))
 
-    def _keeper(self, name: str) -> Any:
-        def keep(module: nn.Module, arguments: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+    def _keeper(self, name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, arguments: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
             self._features[name] = output[0] if isinstance(output, tuple) else output
 
         return keep
@@ -43,14 +42,12 @@ class PathHeads(nn.Module):
     def loss(self, clips: Sequence[CaptionedClip]) -> Tensor:
         """Squared errors (3,) of position, change and path for the features of the last forward pass."""
         paths = torch.from_numpy(np.stack([clip.path for clip in clips])).float()
-        frames = paths.shape[1]
-        position = torch.linspace(-1, 1, frames)[None, :, None].expand(len(clips), frames, 1)
-        change = ((paths * position).mean(dim=1, keepdim=True) * 3).expand_as(paths)
+        position = torch.linspace(-1, 1, paths.shape[1])[None, :, None].expand_as(paths[..., :1])
+        change = (3 * paths * position).mean(dim=1, keepdim=True).expand_as(paths)  # the slope against the position
         targets = torch.cat([position, change, paths], dim=-1)
         captioned = torch.tensor([float(any(clip.captions)) for clip in clips])[:, None, None]
-        errors = torch.stack(
-            [captioned * (self._read(name, len(clips)) - targets).square() for name in self.heads]
-        ).mean(dim=(0, 1, 2))
+        misses = [captioned * (self._read(name, len(clips)) - targets).square() for name in self.heads]
+        errors = torch.stack(misses).mean(dim=(0, 1, 2))
         return torch.stack([errors[0], errors[1:4].mean(), errors[4:].mean()])
 
     def _read(self, name: str, clips: int) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -55,7 +56,7 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def draw_captioned_image(rng: np.random.Generator) -> tuple[np.ndarray, str]:
+def draw_captioned_image(rng: np.random.Generator) -> tuple[NDArray[np.uint8], str]:
     """A frame (1, CANVAS, CANVAS, 3) uint8 of a training clip, and a caption of it."""
     entity, motion, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
     moment = int(rng.integers(CLIP_FRAMES))
