@@ -63,7 +63,7 @@ def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, vari
             "dtype" if cls.__module__.startswith("transformers") and _transformers_major() >= 5 else "torch_dtype"
         )
         try:
-            with _quiet():
+            with quiet():
                 model, info = cls.from_pretrained(
                     path, subfolder=subfolder, output_loading_info=True, **{dtype_key: dtype}, **keywords
                 )
@@ -156,7 +156,8 @@ def read_scheduler_config(path: str) -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
         try:
-            file = Path(hf_hub_download(path, "scheduler/scheduler_config.json"))
+            with quiet():
+                file = Path(hf_hub_download(path, "scheduler/scheduler_config.json"))
         except Exception as error:  # no network, no such repository, no such file
             raise BadRequest(_why_not(f"{path}/scheduler", path, error)) from error
     try:
@@ -204,21 +205,24 @@ def _has_variant(path: str, subfolder: str, variant: str) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # The libraries print bars, advice and their own account of errors that we tell in one paragraph.
+def quiet() -> Iterator[None]:
+    """Silence the libraries' bars, advice and accounts of errors that we tell in one paragraph."""
     import diffusers.utils.logging as of_diffusers
     import transformers.utils.logging as of_transformers
+    from huggingface_hub.utils import logging as of_the_hub
 
-    before = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
+    before = of_diffusers.get_verbosity(), of_transformers.get_verbosity(), of_the_hub.get_verbosity()
     bars = of_transformers.is_progress_bar_enabled()
     of_diffusers.set_verbosity(logging.CRITICAL)
     of_transformers.set_verbosity(logging.CRITICAL)
+    of_the_hub.set_verbosity(logging.CRITICAL)
     of_transformers.disable_progress_bar()
     try:
         yield
     finally:
         of_diffusers.set_verbosity(before[0])
         of_transformers.set_verbosity(before[1])
+        of_the_hub.set_verbosity(before[2])
         if bars:
             of_transformers.enable_progress_bar()
 

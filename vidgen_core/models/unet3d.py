@@ -34,7 +34,8 @@ def load(
     # Small files first: what is wrong with them is told before gigabytes are read.
     scheduler_config = loading.read_scheduler_config(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+        with loading.quiet():
+            tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
     except Exception as error:  # transformers raises many kinds here
         raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
     return Backbone(
