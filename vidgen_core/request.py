@@ -80,11 +80,9 @@ class Request:
         for key in ("height", "width"):
             size = getattr(self, key)
             if size % size_multiple:
-                down = max(size // size_multiple, 1) * size_multiple
-                raise BadRequest(
-                    f"{key}={size} is not divisible by {size_multiple}, as this model needs. "
-                    f"Use {down} or {(size // size_multiple + 1) * size_multiple}."
-                )
+                up = (size // size_multiple + 1) * size_multiple
+                near = f"{up - size_multiple} or {up}" if up > size_multiple else str(up)
+                raise BadRequest(f"{key}={size} is not divisible by {size_multiple}, as this model needs. Use {near}.")
 
 
 def single_scene(request: Request) -> Request:

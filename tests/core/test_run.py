@@ -153,3 +153,13 @@ def test_compiled_graphs_and_network_surgery_are_refused_together(backbone, monk
     monkeypatch.setattr(placement, "plan", lambda *_: graph)
     with pytest.raises(VidgenError, match="'surgeon' changes it from window to window"):
         video(request(), {"surgeon": Surgeon()}, backbone=backbone)
+
+
+@pytest.mark.parametrize(("key", "size", "mend"), [("height", 36, "Use 32 or 40"), ("width", 5, "Use 8.")])
+def test_a_size_that_does_not_divide_by_8_is_refused_before_weights_load(key, size, mend, monkeypatch, capsys) -> None:
+    from vidgen_core import cli
+
+    monkeypatch.setattr(tiny, "build", lambda **_: pytest.fail("weights were loaded"))
+    assert cli.main(["model=tiny", "prompt=a dog", f"{key}={size}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{key}={size} is not divisible by 8" in error and mend in error
