@@ -80,9 +80,7 @@ class _Collector:
 
     @hookimpl
     def deliver(self, block: FrameBlock) -> None:
-        # The frames as the writer quantises them: rounded, so that Video.frames and a lossless file agree.
-        pixels = (block.frames[0].clamp(0, 1) * 255).round().byte()
-        self._blocks.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        self._blocks.append(block.pixels()[0])
 
     def frames(self) -> np.ndarray:
         import numpy as np

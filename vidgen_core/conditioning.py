@@ -83,8 +83,8 @@ class TextTable:
         self.embeds = embeds if self.embeds is None else torch.cat([self.embeds, embeds])
 
 
-def warn_limits(run: Run, window: Window) -> None:
-    """Warn, with numbers, where a text is cut at the token limit or a window is longer than the model knows."""
+def warn_limits(run: Run, frames: int) -> None:
+    """Warn, with numbers, of a text cut at the token limit, or windows of more ``frames`` than the model knows."""
     backbone = run.backbone
     if backbone.tokenizer is not None:
         scenes = [scene for video in run.request.videos for scene in video.scenes]
@@ -95,7 +95,7 @@ def warn_limits(run: Run, window: Window) -> None:
                     f"a prompt needs {tokens} tokens, the model reads {limit}: its last {tokens - limit} are cut "
                     f"(it ends in '...{text[-40:]}')."
                 )
-    frames, trained = len(window.span), backbone.trained_frames
+    trained = backbone.trained_frames
     if trained and frames > trained:
         run.warn(f"{frames} frames are denoised together; the model was trained for {trained}.")
 

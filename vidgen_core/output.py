@@ -164,8 +164,8 @@ class Output:
 
     @hookimpl
     def deliver(self, block: FrameBlock) -> None:
-        """Append a block of frames to every file. Rounded to the nearest of 256 levels."""
-        pixels = (block.frames.clamp(0, 1) * 255).round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
+        """Append a block of frames to every file."""
+        pixels = block.pixels()
         known = max(min(self._skip - self._frames, pixels.shape[1]), 0)
         self._frames += pixels.shape[1]
         with explained(self.folder):

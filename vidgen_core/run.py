@@ -21,6 +21,8 @@ from vidgen_core.noise import keyed_noise
 from vidgen_core.request import Request, single_scene
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vidgen_core.config import Composed
     from vidgen_core.models.backbone import Backbone, ModelInput
     from vidgen_core.placement import Placement
@@ -66,6 +68,12 @@ class FrameBlock:
 
     span: range
     frames: Tensor
+
+    def pixels(self) -> np.ndarray:
+        """(B, F, H, W, 3) uint8: rounded to the nearest of 256 levels, as every file and every caller gets them."""
+        levels = (self.frames.clamp(0, 1) * 255).round().byte()
+        array: np.ndarray = levels.permute(0, 1, 3, 4, 2).cpu().numpy()
+        return array
 
 
 class Run:
@@ -157,7 +165,6 @@ class Run:
                 f"The condition '{min(unread)}' was supplied but nothing in the network reads it. A method that "
                 "reads it adds its name to backbone.reads in its attach hook."
             )
-        conditioning.warn_limits(self, window)
         window.latents = moments.start_latents(run=self, window=window)
         return window
 
@@ -202,17 +209,19 @@ def opened(run: Run, backbone: Backbone | None = None) -> Iterator[Run]:
     Args:
         backbone: One that is already loaded, to use it again.
     """
+    surgeons = [name for name in run.moments.owners("attach") if name in run.moments.methods]
+    compiled = str(run.config["placement"].get("compile"))
+    if "graph" in compiled and surgeons:
+        raise BadRequest(
+            f"placement.compile={compiled} replays the network with fixed tensors, but '{surgeons[0]}' changes it from "
+            "window to window. Use placement.compile=blocks."
+        )
     run.backbone = backbone = backbone or run.moments.build_backbone(run=run)
     run.request.validate(backbone.size_multiple)
     run.groups = checked_plan(run)
     longest = max(len(window.span) for group in run.groups for window in group.windows)
     run.place(backbone, placements.plan(run.config["placement"], backbone, run.request, longest))
-    surgeons = [name for name in run.moments.owners("attach") if name in run.moments.methods]
-    if "graph" in run.placement.compile and surgeons:
-        raise BadRequest(
-            f"placement.compile={run.placement.compile} replays the network with fixed tensors, but '{surgeons[0]}' "
-            "changes it from window to window. Use placement.compile=blocks."
-        )
+    conditioning.warn_limits(run, longest)
     with ExitStack() as stack:
         stack.enter_context(placements.placed(backbone, run.placement))
         stack.enter_context(backbone.attention_installed(str(run.config.get("attention") or "auto")))
