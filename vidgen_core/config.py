@@ -24,6 +24,9 @@ Catalog = dict[str, dict[str, Option]]
 GROUPS = ("model", "scheduler", "placement", "output")
 """Groups of which one option is chosen; ``method`` takes several, in their order of composition."""
 
+ENTRY_GROUPS = {"config": GROUPS, "train": (*GROUPS, "data", "objective", "trainer")}
+"""The file that a verb begins with -> its groups; every other file holds all keys of ``config`` too."""
+
 CORE_DEFAULTS = {
     "num_frames": 16,
     "height": 256,
@@ -54,8 +57,11 @@ class Composed:
         return {name: self.config["methods"][name] for name in self.config["method"]}
 
 
-def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Composed:
+def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, entry: str = "config") -> Composed:
     """Compose and check a request from ``key=value`` arguments and, from Python, from values.
+
+    Args:
+        entry: The file to begin with, one of ``ENTRY_GROUPS``.
 
     Raises:
         BadRequest: one paragraph that names the key, value, method, model or file, and the mend.
@@ -65,13 +71,13 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None) -
     asked = [*map(parse, overrides), *from_python(values or {})]
     methods = _methods(asked, catalog, found)
     _refuse_twice(asked)
-    choices = _choices(asked, catalog, methods, found)
+    choices = _choices(asked, catalog, methods, entry)
     from vidgen_core.search_path import compose_groups
 
     groups = [f"{group}={option}" for group, option in choices.items()] + [f"method=[{','.join(methods)}]"]
-    tree = compose_groups(groups, conf_packages(found))
-    documented = _documented(catalog, choices, list(methods))
-    given = set_values(tree, asked, (*GROUPS, "method"), _method_names(found), list(methods), documented)
+    tree = compose_groups(groups, conf_packages(found), entry)
+    documented = _documented(catalog, choices, list(methods), entry)
+    given = set_values(tree, asked, (*choices, "method"), _method_names(found), list(methods), documented)
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
     _check_families(config, methods, catalog)
@@ -149,12 +155,12 @@ def _method_names(found: Mapping[str, Found]) -> list[str]:
 
 
 def _choices(
-    asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], found: dict[str, Found]
+    asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], entry: str
 ) -> dict[str, str]:
-    choices = {group: _default_option(catalog, group) for group in GROUPS}
+    choices = {group: _default_option(catalog, group, entry) for group in ENTRY_GROUPS[entry]}
     choices["model"] = _default_model(choices["model"], catalog, methods)
     for override in asked:
-        if override.key in GROUPS:
+        if override.key in choices:
             name = str(override.value)
             options = catalog[override.key]
             if name not in options:
@@ -165,11 +171,12 @@ def _choices(
     return choices
 
 
-def _default_option(catalog: Catalog, group: str) -> str:
-    for line in catalog[""]["config"].text.splitlines():
-        if line.strip().startswith(f"- {group}:"):
-            return line.partition(":")[2].strip()
-    raise LookupError(f"conf/config.yaml has no default for the group '{group}'")
+def _default_option(catalog: Catalog, group: str, entry: str) -> str:
+    for file in (entry, "config"):
+        for line in catalog[""][file].text.splitlines():
+            if line.strip().startswith(f"- {group}:"):
+                return line.partition(":")[2].strip()
+    raise LookupError(f"conf/{entry}.yaml has no default for the group '{group}'")
 
 
 def _default_model(preferred: str, catalog: Catalog, methods: Mapping[str, Plugin]) -> str:
@@ -207,9 +214,11 @@ def _check_families(config: Mapping[str, Any], methods: Mapping[str, Plugin], ca
             )
 
 
-def _documented(catalog: Catalog, choices: Mapping[str, str], methods: Sequence[str]) -> dict[str, Key]:
+def _documented(
+    catalog: Catalog, choices: Mapping[str, str], methods: Sequence[str], entry: str = "config"
+) -> dict[str, Key]:
     """Dotted key of the composed tree -> how its YAML file documents it."""
-    keys = dict(catalog[""]["config"].keys)
+    keys = catalog[""]["config"].keys | catalog[""][entry].keys
     chosen = [(group, catalog[group][name]) for group, name in choices.items() if name in catalog.get(group, {})]
     chosen += [(f"methods.{name}", catalog["method"][name]) for name in methods]
     for prefix, option in chosen:

@@ -31,8 +31,8 @@ class PluginConfs(SearchPathPlugin):
             search_path.append("vidgen", f"pkg://{package}")
 
 
-def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str]) -> DictConfig:
-    """The tree of ``config.yaml`` with the groups chosen as ``model=tiny``; Hydra's own state is as it was before.
+def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str], entry: str = "config") -> DictConfig:
+    """The tree of ``<entry>.yaml`` with the groups chosen as ``model=tiny``; Hydra's own state is as it was before.
 
     Raises VidgenError for a file of the configuration that cannot be composed.
     """
@@ -43,7 +43,7 @@ def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str]) -> DictCo
         state.clear()
         try:
             with initialize_config_module(CORE_CONF, version_base="1.3"):
-                return compose("config", overrides=list(groups))
+                return compose(entry, overrides=list(groups))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             reason = " ".join(str(error).split())
             raise VidgenError(f"The files of {', '.join(groups)} cannot be composed: {reason}") from error

@@ -1,0 +1,1 @@
+"""Training data: what a sample is, which samples a step takes, and where they come from."""

@@ -1,0 +1,117 @@
+"""What a data source gives to a training: samples, in batches, drawn as a pure function of the step.
+
+Everything random is keyed by the seed and by a sample's number in the whole run, so the number of workers and of
+processes, and a resume, never change what is seen. F frames, H W pixels, h w latent cells, C latent channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from vidgen_core.noise import seed_of
+
+
+@dataclass
+class Sample:
+    """One clip or image with its captions.
+
+    Attributes:
+        captions: One text per scene.
+        scene_frames: Frames of each scene; they add up to F.
+        frames: (F, 3, H, W) uint8; None where ``moments`` is given.
+        moments: (F, 2 C, h, w) mean and log-variance of the VAE's posterior, from a cache.
+        cache_keys: One key per scene under which the moments of its frames may be kept; empty: not to be kept.
+        extra: More tensors by name, stacked over the batch.
+        name: For messages.
+        number: The sample's number in the whole run; it keys noise, timestep and dropped captions.
+    """
+
+    captions: tuple[str, ...]
+    scene_frames: tuple[int, ...]
+    frames: Tensor | None = None
+    moments: Tensor | None = None
+    cache_keys: tuple[str, ...] = ()
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    name: str = ""
+    number: int = 0
+
+
+@dataclass
+class Batch:
+    """Samples of one frame count and size that are trained together by one process."""
+
+    samples: list[Sample]
+    draw: Draw
+    skipped: tuple[tuple[str, str], ...] = ()  # broken items that were replaced: name, reason
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def num_frames(self) -> int:
+        """F."""
+        return sum(self.samples[0].scene_frames)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples one process takes in one micro-batch.
+
+    Attributes:
+        numbers: The samples' numbers in the whole run.
+        step: The optimiser step, from 0.
+        micro: The micro-batch inside the step.
+        rank: The process.
+        progress: How much of the training is done, 0 to 1, for curricula.
+        seed: The run's seed; validation has another.
+    """
+
+    numbers: tuple[int, ...]
+    step: int
+    micro: int
+    rank: int
+    progress: float
+    seed: int
+
+    def rng(self, number: int, *purpose: str) -> np.random.Generator:
+        """A generator for one sample, keyed by its number."""
+        return np.random.default_rng(seed_of(self.seed, "sample", number, *purpose))
+
+    def shared_rng(self, *purpose: str) -> np.random.Generator:
+        """A generator that is the same for all processes and micro-batches of the step."""
+        return np.random.default_rng(seed_of(self.seed, "step", self.step, *purpose))
+
+
+class Source(Protocol):
+    """Where samples come from. ``draw`` runs in worker processes: it must be picklable and open its files lazily."""
+
+    def __len__(self) -> int:
+        """Samples of one epoch; 0 where they have no end."""
+        ...
+
+    def draw(self, draw: Draw) -> Batch:
+        """The samples of one micro-batch, all of one frame count and size."""
+        ...
+
+
+def draw_of(
+    step: int, micro: int, rank: int, *, accumulation: int, processes: int, batch_size: int, steps: int, seed: int
+) -> Draw:
+    """The draw of one process in one micro-batch: numbers run on over ranks, micro-batches and steps, in that order.
+
+    So the samples of a step are the same however its global batch is cut into processes.
+    """
+    first = ((step * accumulation + micro) * processes + rank) * batch_size
+    return Draw(tuple(range(first, first + batch_size)), step, micro, rank, step / max(steps, 1), seed)
+
+
+def stack(samples: Sequence[Sample], name: str) -> Any:
+    """One extra tensor of all samples, stacked."""
+    import torch
+
+    return torch.stack([sample.extra[name] for sample in samples])
