@@ -14,6 +14,7 @@ from vidgen_talc.method import build
 
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
+from vidgen_core.data.pixels import fit, to_model_range
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.unet3d import load_denoiser
 from vidgen_core.moments import Moments
@@ -116,11 +117,22 @@ def denoise(case: Case, folder: Path, talc: bool) -> dict[str, Tensor]:
     return {"latents": window.latents, "timesteps": timesteps, **given.seen}
 
 
+def pixels(case: Case, folder: Path) -> dict[str, Tensor]:
+    """The published cut of decoded frames, in the range that models see."""
+    scalars = case["scalars"]
+    frames = {name: (128 + 64 * value).round().clamp(0, 255).byte() for name, value in case["tensors"].items()}
+    return {
+        name: to_model_range(fit(clip, (scalars["height"], scalars["width"]), "center"))
+        for name, clip in frames.items()
+    }
+
+
 ADAPTERS: dict[str, Callable[[Case, Path], dict[str, Tensor]]] = {
     "unet_forward": unet_forward,
     "denoise_talc": lambda case, folder: denoise(case, folder, talc=True),
     "denoise_plain": lambda case, folder: denoise(case, folder, talc=False),
+    "pixels": pixels,
 }
 
-TRAINING_KINDS = ("train_step", "tables", "pixels")
+TRAINING_KINDS = ("train_step", "tables")
 """Kinds that belong to the training loop and to the evaluation, which are not part of vidgen yet."""
