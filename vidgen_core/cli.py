@@ -16,6 +16,8 @@ from vidgen_core.errors import BadRequest, VidgenError, nearest
 
 VERBS = {
     "generate": "make a video; the verb may be left out",
+    "train": "train a method or a model; experiment=<name> runs a recorded one",
+    "evaluate": "compare methods, or score videos: table, intervals, plot, a page of videos side by side",
     "list": "the methods and models that are installed; --why <plugin> shows why one is broken",
     "show": "all about a method, model or plugin: paper, hooks, options with their defaults",
     "explain": "what a command would do: values and their origins, who owns which hook; loads no weights",

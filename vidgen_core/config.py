@@ -263,7 +263,7 @@ def _complete(
     else:
         videos = read_videos(config)
     config["videos"] = [
-        {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(video).items() if k != "scenes"}
+        {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(video).items() if k not in ("scenes", "spans")}
         for video in videos
     ]
     numbers = {key: config[key] for key in CORE_DEFAULTS}

@@ -21,6 +21,18 @@ A run, step by step (``run.py`` is this page as code)::
             deliver(run, block)                                  observe  writer, metrics
     on_failure(run, moment, error)                               observe
 
+A training, step by step (``train.py`` is this half of the page as code)::
+
+    backbone = build_backbone(run)                               sole
+    with attach(run, backbone):                                  chain
+        source = data(run)                                       sole     default: the `data` of the config
+        trainable(run, backbone)                                 collect  default: the parts that `trainer.trainable` names
+        for every micro-batch:
+            prediction = training_step(run, batch)               sole     the `objective` of the config; it calls
+                recall, condition, refine_condition              as above, over the batch's own captions
+            losses(run, batch, prediction)                       collect  named terms; their sum is minimised
+        finish_training(run, backbone)                           observe  the weights are final, not yet written
+
 Kinds, enforced by ``moments.py`` before any weight loads:
 
 ``sole``
@@ -49,6 +61,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vidgen_core.conditioning import Condition
+    from vidgen_core.data.sample import Batch, Source
     from vidgen_core.models.backbone import Backbone
     from vidgen_core.request import Request
     from vidgen_core.run import FrameBlock, Group, Run, Window
@@ -179,19 +192,33 @@ def on_failure(run: Run, moment: str, error: BaseException) -> None:
 # ---------------------------------------------------------------------------------------------- training
 
 
-@_kind(COLLECT)
-def trainable(run: Run, backbone: Backbone) -> dict[str, Any]:
-    """Return the parameters that train, as {name: parameter}."""
+@_kind(SOLE)
+def data(run: Run) -> Source:
+    """Return where the samples come from. Default: the ``data`` of the configuration."""
 
 
 @_kind(COLLECT)
-def losses(run: Run, batch: Any, prediction: Any) -> dict[str, Tensor]:
-    """Return named scalar loss terms, already weighted; their sum is minimised."""
+def trainable(run: Run, backbone: Backbone) -> dict[str, Tensor]:
+    """Return the parameters that train, as {name: parameter}; all others are frozen.
+
+    Called once, when every learned module is registered on the backbone and before optimiser and wrapping.
+    """
 
 
 @_kind(SOLE)
-def batches(run: Run) -> Iterable[Any]:
-    """Return the training batches of one epoch."""
+def training_step(run: Run, batch: Batch) -> Any:
+    """Return what ``losses`` need of one micro-batch; ``vidgen_core.training.denoising.Prediction`` by the default
+    objective. ``run.batch`` is the batch and ``run.request`` holds its captions on its frames."""
+
+
+@_kind(COLLECT)
+def losses(run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
+    """Return named scalar loss terms, already weighted; their sum is minimised."""
+
+
+@_kind(OBSERVE)
+def finish_training(run: Run, backbone: Backbone) -> None:
+    """See the final (averaged) weights in place before they are written; may change them."""
 
 
 def kinds() -> dict[str, str]:

@@ -32,6 +32,7 @@ class VideoRequest:
     negative_prompts: tuple[str, ...] = ("",)  # one for all scenes, or one per scene
     index: int = 0  # keys the noise; stays the same whatever the batch
     name: str = ""  # names the output folder when there are several videos
+    spans: tuple[int, ...] = ()  # frames of each scene, where they are known beforehand, as in training
     scenes: tuple[Scene, ...] = ()
 
     def scene_at(self, frame: int) -> int:

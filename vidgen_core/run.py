@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vidgen_core.config import Composed
+    from vidgen_core.data.sample import Batch
     from vidgen_core.models.backbone import Backbone, ModelInput
     from vidgen_core.placement import Placement
 
@@ -89,6 +90,7 @@ class Run:
         texts: The distinct texts of the run, encoded once.
         provenance: What ``run.yaml`` records beside the configuration.
         stage: Keys the noise of nested runs: ``base``, ``refine``.
+        batch: What is trained on now; None while a video is made.
     """
 
     def __init__(self, request: Request, config: Mapping[str, Any], moments: Moments, stage: str = "base") -> None:
@@ -101,6 +103,7 @@ class Run:
         self.groups: list[Group]
         self.texts: conditioning.TextTable
         self.provenance: dict[str, Any] = {}
+        self.batch: Batch | None = None
         self.notes: list[str] = []  # warnings for the user, shown once
 
     def place(self, backbone: Backbone, placement: Placement) -> None:
@@ -153,6 +156,12 @@ class Run:
 
     def prepare(self, window: Window) -> Window:
         """Recall, condition, refine and start one window; every ``sample`` calls this when it needs the window."""
+        self.conditioned(window)
+        window.latents = self.moments.start_latents(run=self, window=window)
+        return window
+
+    def conditioned(self, window: Window) -> Window:
+        """Recall, condition and refine one window: all that a training step needs of it."""
         moments = self.moments
         window.memory = moments.recall(run=self, window=window)
         named = moments.condition(run=self, window=window)
@@ -165,7 +174,6 @@ class Run:
                 f"The condition '{min(unread)}' was supplied but nothing in the network reads it. A method that "
                 "reads it adds its name to backbone.reads in its attach hook."
             )
-        window.latents = moments.start_latents(run=self, window=window)
         return window
 
     def decode(self, window: Window) -> Iterator[FrameBlock]:

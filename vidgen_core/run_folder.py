@@ -15,6 +15,8 @@ FREE = (
     *("output", "resume", "trace", "debug", "given", "choices"),
     *("placement.device", "placement.offload", "placement.vae_slice", "placement.feed_forward_chunks"),
     *("placement.guidance", "placement.channels_last", "placement.compile"),
+    *(f"trainer.{key}" for key in ("workers", "log_every", "trackers", "checkpoint_every", "keep", "export")),
+    *(f"trainer.{key}" for key in ("export_dtype", "sample_every", "gradient_checkpointing", "nonfinite_limit")),
 )
 """Keys of a configuration that may differ when a run is resumed, so that one that ran out of memory can go on."""
 
@@ -74,8 +76,7 @@ def is_resumed(folder: Path, config: Mapping[str, Any]) -> bool:
         return False
     if config["resume"]:
         before = provenance.read_provenance(found)["config"]
-        now = json.loads(json.dumps(config))
-        changed = sorted(key for key in _changed(before, now) if not _free(key))
+        changed = differences(before, config)
         if changed:
             raise BadRequest(
                 f"The run in '{folder}' was started with another {', '.join(changed)}. Repeat its command "
@@ -88,6 +89,11 @@ def is_resumed(folder: Path, config: Mapping[str, Any]) -> bool:
             "output.overwrite=true."
         )
     return False
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys, sorted, in which a recorded configuration differs from another so that it makes another video."""
+    return sorted(key for key in _changed(before, json.loads(json.dumps(now))) if not _free(key))
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:

@@ -47,7 +47,7 @@ class Timeline:
     @hookimpl
     def prepare_request(self, request: Request) -> Request:
         """Scenes on frames; raises BadRequest where captions and frame counts do not match."""
-        spans = {self.spans(request, len(video.prompts)) for video in request.videos}
+        spans = {self.spans(request, video) for video in request.videos}
         totals = {sum(span) for span in spans}
         if len(totals) > 1:
             raise BadRequest(
@@ -60,11 +60,14 @@ class Timeline:
                 f"talc.crossfade={self.crossfade} is longer than the shortest scene of {shortest} frames, which would "
                 "never show its own caption alone."
             )
-        videos = tuple(self.laid_out(v, self.spans(request, len(v.prompts))) for v in request.videos)
+        videos = tuple(self.laid_out(v, self.spans(request, v)) for v in request.videos)
         return request.replace(videos=videos, num_frames=totals.pop())
 
-    def spans(self, request: Request, scenes: int) -> tuple[int, ...]:
+    def spans(self, request: Request, video: VideoRequest) -> tuple[int, ...]:
         """Frames of each scene: as given, or ``num_frames`` divided as evenly as it goes, or the default for each."""
+        if video.spans:
+            return video.spans
+        scenes = len(video.prompts)
         given, total = self.scene_frames, request.num_frames if "num_frames" in request.given else None
         if given is None:
             if total is None:
@@ -129,7 +132,7 @@ class Separate(Timeline):
     @hookimpl
     def prepare_request(self, request: Request) -> Request:
         """As the others, but every video of a batch must have the same cuts."""
-        if len({self.spans(request, len(video.prompts)) for video in request.videos}) > 1:
+        if len({self.spans(request, video) for video in request.videos}) > 1:
             raise BadRequest("talc.mode=separate needs the same scene lengths in a whole batch. Use batch_size=1.")
         return super().prepare_request(request)
 

@@ -48,6 +48,7 @@ class Batch:
     samples: list[Sample]
     draw: Draw
     skipped: tuple[tuple[str, str], ...] = ()  # broken items that were replaced: name, reason
+    timestep: int | None = None  # one for all samples, as in validation; None draws them
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -33,7 +33,7 @@ class Backbone(nn.Module):
     """A denoiser of the UNet3D family with its VAE and text encoder.
 
     Args:
-        denoiser: ``UNet3DConditionModel``, or a class of the same call.
+        denoiser: ``UNet3DConditionModel``, or a class of the same call; None where only other parts are trained.
         vae: ``AutoencoderKL``; None where only latents are wanted.
         text_encoder: ``CLIPTextModel``; None where embeddings are supplied.
         tokenizer: A transformers tokenizer; its ``model_max_length`` is L.
@@ -42,9 +42,12 @@ class Backbone(nn.Module):
         trained_frames: Frames the model was trained for; 0 when unknown.
     """
 
+    pipeline = "TextToVideoSDPipeline"
+    """diffusers' pipeline for a folder of these parts."""
+
     def __init__(
         self,
-        denoiser: nn.Module,
+        denoiser: nn.Module | None,
         vae: nn.Module | None = None,
         text_encoder: nn.Module | None = None,
         tokenizer: Any = None,
@@ -184,9 +187,11 @@ class Backbone(nn.Module):
         """How many tokens a text needs, start and end included."""
         return len(self.tokenizer(text, verbose=False).input_ids)
 
-    @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """The last hidden states (n, L, D) of texts, padded and cut to L tokens, without an attention mask."""
+        """The last hidden states (n, L, D) of texts, padded and cut to L tokens, without an attention mask.
+
+        Differentiable where the text encoder trains.
+        """
         if self.text_encoder is None:
             raise VidgenError("This backbone has no text encoder; its texts must be supplied as embeddings.")
         if self.offload is not None:
@@ -199,6 +204,14 @@ class Backbone(nn.Module):
         return out
 
     # -------------------------------------------------------------------------------------------- pixels
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, frames_at_once: int = 16) -> Tensor:
+        """The VAE's posterior (N, 2 C, h, w), mean and log-variance, of pixels (N, 3, H, W) in [-1, 1]; unscaled."""
+        if self.vae is None:
+            raise VidgenError("This backbone has no VAE; it trains on latents only.")
+        parts = pixels.to(self.vae.device, self.vae.dtype).split(frames_at_once)
+        return torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frames_at_once: int = 1) -> Iterator[Tensor]:

@@ -17,12 +17,14 @@ def load(
     dtype: torch.dtype = torch.float32,
     variant: str | None = None,
     trained_frames: int = 0,
+    denoiser: Any = None,
 ) -> Backbone:
     """The backbone in a diffusers folder, a folder of an installed package (``pkg://``), or a hub id.
 
     Args:
         variant: Which weight files to prefer, such as ``fp16``; the plain ones where there are none.
         trained_frames: Frames the model was trained for; a longer clip warns.
+        denoiser: A network to take in the place of the folder's UNet.
 
     Raises:
         BadRequest: the folder is no model, or its weights are missing, damaged, pickled or of another shape.
@@ -39,7 +41,7 @@ def load(
     except Exception as error:  # transformers raises many kinds here
         raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
     return Backbone(
-        loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant),
+        denoiser or loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant),
         loading.load_component(AutoencoderKL, path, "vae", dtype, variant),
         loading.load_text_encoder(path, dtype, variant),
         tokenizer,

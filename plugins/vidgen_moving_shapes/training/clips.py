@@ -1,24 +1,30 @@
-"""The captioned clips that the video model trains on."""
+"""The captioned clips that the video models train on, painted as they are asked for."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from vidgen_core.data.sample import Batch, Draw, Sample
+from vidgen_core.errors import BadRequest
 from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
 from vidgen_moving_shapes.stories import CHANGES, draw_story
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
 
-FEW_FRAMES, MANY_FRAMES = 96, 128
+FEW_FRAMES, MANY_FRAMES = 64, 96
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
 THE_SHARE = 0.15
-EMPTY_SHARE = 0.1
-"""Clips whose every caption is replaced by the empty one, for classifier-free guidance."""
-ENDLESS_SHARE = 0.25
-"""Long clips that show one endless motion; the others are stories of two scenes."""
+STORY_SCENES = (2, 3, 4)
+STORY_SCENE_FRAMES = (6, 7, 8, 9, 10)
+MOST_STORY_FRAMES = 32
+MOST_CLIPS = 64
+"""More than a batch ever holds; numbers of samples are spaced by it."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,75 @@ class CaptionedClip:
     captions: tuple[str, ...]
     path: NDArray[np.float32]
 
+    def sample(self, number: int) -> Sample:
+        """The clip as training takes it."""
+        scenes = len(self.captions)
+        return Sample(
+            captions=self.captions,
+            scene_frames=(len(self.frames) // scenes,) * scenes,
+            frames=torch.from_numpy(self.frames).permute(0, 3, 1, 2).contiguous(),
+            extra={"path": torch.from_numpy(self.path).float()},
+            name=self.captions[0],
+            number=number,
+        )
+
+
+class Clips:
+    """Endless clips of training combinations: ``single`` scenes, or ``stories`` of two to four.
+
+    A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length.
+    """
+
+    def __init__(self, scenes: str = "single") -> None:
+        if scenes not in ("single", "stories"):
+            raise BadRequest(f"data.scenes={scenes} is neither single nor stories.")
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        return 0
+
+    def draw(self, draw: Draw) -> Batch:
+        """The clips of one micro-batch."""
+        rng = draw.rng(draw.numbers[0])
+        clips = draw_stories(rng) if self.scenes == "stories" else draw_singles(rng, draw.progress)
+        first = draw.numbers[0] * MOST_CLIPS
+        return Batch([clip.sample(first + i) for i, clip in enumerate(clips)], draw)
+
+
+def draw_singles(rng: np.random.Generator, progress: float) -> Sequence[CaptionedClip]:
+    """Clips of one scene and one length. Training goes from 8 frames to 16, with some endless motions of up to 32.
+
+    Eight frames of every second time are twice as many clips for the same work, and their ends, the only frame
+    positions that the network can see, are near; they teach the words. The full length follows.
+    """
+    kind, budget = rng.random(), FEW_FRAMES if progress < 0.4 else MANY_FRAMES
+    short = np.interp(progress, (0.0, 0.25, 0.5, 1.0), (0.8, 0.7, 0.1, 0.0))
+    endless = np.interp(progress, (0.5, 0.65, 1.0), (0.0, 0.2, 0.2))
+    if kind < short:
+        return [_draw_clip(rng, stride=2) for _ in range(2 * budget // CLIP_FRAMES)]
+    if kind < short + endless:
+        length = int(rng.integers(CLIP_FRAMES, 2 * CLIP_FRAMES + 1))
+        return [_draw_endless(rng, length) for _ in range(budget // length)]
+    return [_draw_clip(rng, stride=1) for _ in range(budget // CLIP_FRAMES)]
+
+
+def draw_stories(rng: np.random.Generator) -> Sequence[CaptionedClip]:
+    """Stories of one number of scenes and one scene length; a fifth of the batches are single clips as before."""
+    if rng.random() < 0.2:
+        return [_draw_clip(rng, stride=1) for _ in range(MANY_FRAMES // CLIP_FRAMES)]
+    scenes = int(rng.choice(STORY_SCENES))
+    fitting = [frames for frames in STORY_SCENE_FRAMES if scenes * frames <= MOST_STORY_FRAMES]
+    frames = int(rng.choice(fitting))
+    return [_draw_story(rng, scenes, frames) for _ in range(MANY_FRAMES // (scenes * frames))]
+
 
 def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...]) -> CaptionedClip:
     tracks = [scene.layers[0].track for scene in scenes]
     track = np.concatenate([np.column_stack([track.centre / 10, track.size / 3]) for track in tracks])
-    return CaptionedClip(play(scenes), captions, track - track.mean(axis=0))
+    return CaptionedClip(play(scenes), captions, (track - track.mean(axis=0)).astype(np.float32))
 
 
-def draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
+def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
     """A whole short clip, every `stride`-th frame of it: the path from start to end always shows."""
     entity, motion, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
     offset = int(rng.integers(stride))
@@ -46,36 +113,15 @@ def draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
     return _captioned([scene], (clip_caption(entity, motion, ground, article),))
 
 
-def draw_long_clip(rng: np.random.Generator, length: int) -> CaptionedClip:
-    """A story of two scenes, or one endless motion, in `length` frames; endless clips have two equal captions."""
-    if rng.random() < ENDLESS_SHARE:
-        entity, _, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
-        motion = ENDLESS_MOTIONS[rng.integers(len(ENDLESS_MOTIONS))]
-        scene = draw_scene(rng, entity, motion, ground, length)
-        return _captioned([scene], (clip_caption(entity, motion, ground),) * 2)
-    story = draw_story(rng, [CHANGES[rng.integers(len(CHANGES))]], length // 2, TRAINING_COMBINATIONS)
+def _draw_endless(rng: np.random.Generator, length: int) -> CaptionedClip:
+    entity, _, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
+    motion = ENDLESS_MOTIONS[rng.integers(len(ENDLESS_MOTIONS))]
+    return _captioned(
+        [draw_scene(rng, entity, motion, ground, length)], (clip_caption(entity, motion, ground),)
+    )
+
+
+def _draw_story(rng: np.random.Generator, scenes: int, frames: int) -> CaptionedClip:
+    changes = [CHANGES[i] for i in rng.integers(len(CHANGES), size=scenes - 1)]
+    story = draw_story(rng, changes, frames, TRAINING_COMBINATIONS)
     return _captioned(story.scenes, story.captions)
-
-
-def without_captions(rng: np.random.Generator, clip: CaptionedClip) -> CaptionedClip:
-    """The clip, its captions emptied now and then."""
-    return replace(clip, captions=("",) * len(clip.captions)) if rng.random() < EMPTY_SHARE else clip
-
-
-def draw_batch(rng: np.random.Generator, progress: float) -> Sequence[CaptionedClip]:
-    """Clips of one length. Training goes from 8 frames to 16 to as many as 32.
-
-    Eight frames of every second time are twice as many clips for the same work, and their ends, the only frame
-    positions that the network can see, are near; they teach the words. The full length follows.
-    """
-    kind, budget = rng.random(), FEW_FRAMES if progress < 0.5 else MANY_FRAMES
-    short = np.interp(progress, (0.0, 0.25, 0.5, 1.0), (0.8, 0.7, 0.1, 0.0))
-    long = np.interp(progress, (0.5, 0.65, 1.0), (0.0, 0.3, 0.3))
-    if kind < short:
-        clips = [draw_clip(rng, stride=2) for _ in range(2 * budget // CLIP_FRAMES)]
-    elif kind < short + long:
-        length = 2 * int(rng.integers(12, CLIP_FRAMES + 1))
-        clips = [draw_long_clip(rng, length) for _ in range(budget // length)]
-    else:
-        clips = [draw_clip(rng, stride=1) for _ in range(budget // CLIP_FRAMES)]
-    return [without_captions(rng, clip) for clip in clips]

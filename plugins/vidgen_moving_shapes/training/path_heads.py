@@ -5,14 +5,11 @@ error alone combines the two very late, because each is of no use without the ot
 after training, read both of them and their product from the features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from diffusers import UNet3DConditionModel
 from torch import Tensor, nn
-
-from vidgen_moving_shapes.training.clips import CaptionedClip
 
 TARGETS = 7
 """Position of the frame in -1..1; change of the path over the clip (x, y, size); the path itself (x, y, size)."""
@@ -39,14 +36,18 @@ class PathHeads(nn.Module):
 
         return keep
 
-    def loss(self, clips: Sequence[CaptionedClip]) -> Tensor:
-        """Squared errors (3,) of position, change and path for the features of the last forward pass."""
-        paths = torch.from_numpy(np.stack([clip.path for clip in clips])).float()
-        position = torch.linspace(-1, 1, paths.shape[1])[None, :, None].expand_as(paths[..., :1])
+    def loss(self, paths: Tensor, captioned: Tensor) -> Tensor:
+        """Squared errors (3,) of position, change and path for the features of the last forward pass.
+
+        Args:
+            paths: (B, F, 3), see ``clips.CaptionedClip.path``.
+            captioned: (B,) 1 where the network saw a caption, 0 where there is nothing to read.
+        """
+        position = torch.linspace(-1, 1, paths.shape[1]).to(paths)[None, :, None].expand_as(paths[..., :1])
         change = (3 * paths * position).mean(dim=1, keepdim=True).expand_as(paths)  # the slope against the position
         targets = torch.cat([position, change, paths], dim=-1)
-        captioned = torch.tensor([float(any(clip.captions)) for clip in clips])[:, None, None]
-        misses = [captioned * (self._read(name, len(clips)) - targets).square() for name in self.heads]
+        seen = captioned[:, None, None]
+        misses = [seen * (self._read(name, len(paths)) - targets).square() for name in self.heads]
         errors = torch.stack(misses).mean(dim=(0, 1, 2))
         return torch.stack([errors[0], errors[1:4].mean(), errors[4:].mean()])
 

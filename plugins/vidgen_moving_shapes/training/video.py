@@ -1,0 +1,124 @@
+"""The objective of the text-to-video model: denoising, and a training-only task that teaches the motion words.
+
+The motion word is decided at high noise (at low noise the frames show the motion), so half of the timesteps are
+drawn there, some of them at pure noise, where the caption alone tells where the object is in each frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel, UNet3DConditionModel
+from torch import Tensor, nn
+
+from vidgen_core import hookimpl
+from vidgen_core.data.sample import Batch
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.loading import load_component, resolve
+from vidgen_core.models.unet3d import load
+from vidgen_core.noise import seed_of
+from vidgen_core.run import Run, build_model
+from vidgen_core.training.denoising import Denoising
+from vidgen_moving_shapes.training.path_heads import PathHeads
+from vidgen_moving_shapes.training.text import WIDTH
+
+HEAD_WIDTH = 16
+TEMPORAL_PARTS = ("temp_convs", "temp_attentions", "transformer_in")
+PURE_NOISE_SHARE, HIGH_NOISE_SHARE = 0.12, 0.43
+HIGH_NOISE = 800
+
+
+class TextToVideo(Denoising):
+    """Denoising of clips by the video U-Net and its text encoder, which both train.
+
+    Args:
+        image_model: Folder of the text-to-image model to begin from; None goes on from the model of the configuration.
+        path_weight: Of the path heads' error; 0 leaves the heads out. At 0.2 the motion words were not read.
+        caption_dropout: Share of samples without captions.
+    """
+
+    def __init__(
+        self, image_model: str | None = None, path_weight: float = 1.0, caption_dropout: float = 0.1
+    ) -> None:
+        super().__init__(caption_dropout=caption_dropout, posterior="mean")
+        self.image_model = image_model
+        self.path_weight = path_weight
+        self.heads: PathHeads | None = None
+
+    @hookimpl
+    def build_backbone(self, run: Run) -> Backbone:
+        """The image model applied to every frame, with temporal layers that start as the identity."""
+        if self.image_model is None:
+            return build_model(run)
+        return inflated(self.image_model)
+
+    @hookimpl
+    def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
+        """The U-Net, the text encoder and the heads."""
+        parts: dict[str, nn.Module] = {"denoiser": backbone.denoiser, "text_encoder": backbone.text_encoder}
+        if self.path_weight:
+            self.heads = parts["path_heads"] = PathHeads(backbone.denoiser).to(backbone.device)
+        return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+
+    @hookimpl
+    def losses(self, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
+        """The velocity error, and what the heads misread of every captioned path."""
+        terms = super().losses(run, prediction)
+        if self.heads is not None and batch.timestep is None:
+            paths = torch.stack([sample.extra["path"] for sample in batch.samples]).to(prediction.output.device)
+            captioned = [any(scene.prompt for scene in video.scenes) for video in run.request.videos]
+            position, change, path = self.heads.loss(paths, torch.tensor(captioned).to(paths))
+            terms |= {name: self.path_weight * e for name, e in zip(NAMES, (position, change, path), strict=True)}
+        return terms
+
+    def timesteps(self, batch: Batch, count: int) -> Tensor:
+        """Stratified: a few of pure noise, many of high noise, the rest uniform."""
+        if batch.timestep is not None:
+            return super().timesteps(batch, count)
+        rng = np.random.default_rng(seed_of(batch.draw.seed, "timesteps", *batch.draw.numbers))
+        part = (rng.permutation(len(batch)) + rng.random(len(batch))) / len(batch)
+        high = HIGH_NOISE + (part - PURE_NOISE_SHARE) / HIGH_NOISE_SHARE * (count - HIGH_NOISE)
+        anywhere = (part - PURE_NOISE_SHARE - HIGH_NOISE_SHARE) / (1 - PURE_NOISE_SHARE - HIGH_NOISE_SHARE) * count
+        drawn = np.where(part < PURE_NOISE_SHARE + HIGH_NOISE_SHARE, high, anywhere)
+        drawn = np.where(part < PURE_NOISE_SHARE, count - 1, drawn)
+        return torch.from_numpy(drawn.astype(np.int64).clip(0, count - 1))
+
+
+NAMES = ("position", "change", "path")
+
+
+def inflated(image_model: str) -> Backbone:
+    """The backbone of a text-to-image folder with a video U-Net in the place of its U-Net."""
+    folder = resolve(image_model)
+    image_unet = load_component(UNet2DConditionModel, folder, "unet", torch.float32)
+    return load(folder, denoiser=build_unet(image_unet))
+
+
+def build_unet(image_unet: UNet2DConditionModel) -> UNet3DConditionModel:
+    """The image model applied to every frame: temporal layers start as the identity."""
+    unet = UNet3DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
+        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        norm_num_groups=16,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=HEAD_WIDTH,  # here the width of a head
+    )
+    missing, unexpected = unet.load_state_dict(image_unet.state_dict(), strict=False)
+    if unexpected or not all(is_temporal(name) for name in missing):
+        raise ValueError(f"the image model does not fit: missing {missing}, unexpected {unexpected}")
+    for name, weight in unet.named_parameters():
+        if is_temporal(name) and "proj_out" in name:
+            nn.init.zeros_(weight)
+    return unet
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a parameter of the video U-Net has no counterpart in the image U-Net."""
+    return any(part in name for part in TEMPORAL_PARTS)

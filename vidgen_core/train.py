@@ -1,0 +1,214 @@
+"""The training loop, one for every method (``hookspecs.py`` is its story in words).
+
+What a step computes belongs to the objective and the methods; this page turns batches into better weights. Samples,
+noise and dropout are keyed by the step, so a resumed training is bit for bit the one that was not interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core import provenance
+from vidgen_core.data.loading import read_ahead
+from vidgen_core.data.sample import Batch, Draw, Source, draw_of
+from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.instantiate import instantiate
+from vidgen_core.moments import Moments
+from vidgen_core.noise import seed_of
+from vidgen_core.placement import Placement
+from vidgen_core.run import CORE_HOOKS, Run, batches_of
+from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed
+from vidgen_core.training.checkpoints import Checkpoints
+from vidgen_core.training.export import write_result
+from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
+from vidgen_core.training.learner import Learner, choose_trainables, dropout_of
+from vidgen_core.training.log import TrainingLog
+from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
+from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
+from vidgen_core.training.validation import draw_samples, evaluating, validate
+
+if TYPE_CHECKING:
+    from vidgen_core.config import Composed
+
+TRAINING_HOOKS: dict[str, Callable[..., Any]] = {**CORE_HOOKS, "data": lambda run: instantiate(run.config["data"])}
+"""The core's own answer for each sole hook while it trains; the objective answers ``training_step``."""
+
+
+def train(composed: Composed) -> list[Path]:
+    """Train what a composed configuration describes; returns the files and folders that hold the result.
+
+    Raises:
+        BadRequest: for what was found before the first step; VidgenError for a training that failed. Checkpoints that
+            were written before stay, and the same command with ``resume=true`` goes on from the last.
+    """
+    config, options = composed.config, composed.config["trainer"]
+    moments = training_moments(composed)
+    requests = [request for request, _ in batches_of(composed)] if options["sample_every"] else []
+    chosen = choose_folder(config)
+    resumed = is_resumed(chosen, config)
+    accelerator = make_accelerator(config, chosen)
+    folder = Path(agreed(str(claim_folder(chosen, config)[0] if accelerator.is_main_process else chosen)))
+    run = Run(composed.request, config, moments)
+    with ExitStack() as stack:
+        stack.enter_context(memory_explained(options))
+        open_for_training(run, accelerator, stack)
+        learner = Learner(run, choose_trainables(run))
+        source: Source = moments.data(run=run)
+        steps = number_of_steps(options, source, accelerator.num_processes)
+        optimiser = make_optimiser(learner.trainables, options)
+        schedule = make_schedule(optimiser, options, steps)
+        wrapped, optimiser = accelerator.prepare(learner, optimiser)
+        accelerator.register_for_checkpointing(schedule)
+        averaged = make_average(learner.trainables, options["ema"])
+        checkpoints = Checkpoints(folder / "checkpoints", accelerator, learner.trainables, averaged, options["keep"])
+        start = checkpoints.load() if resumed else 0
+        if accelerator.is_main_process:
+            run.provenance |= {"weights": run.backbone.weights, "processes": accelerator.num_processes}
+            provenance.write_yaml(folder / "run.yaml", provenance.record(config, run.provenance))
+        if options["trackers"]:
+            accelerator.init_trackers("vidgen")
+        log = TrainingLog(folder, accelerator, steps, start)
+        stack.callback(log.close)
+        log.say(f"training: {describe(learner, accelerator, steps, options)}")
+
+        draws = (draw for step in range(start, steps) for draw in draws_of(step, steps, config, accelerator))
+        batches = read_ahead(source, draws, options["workers"])
+        bad = 0
+        learner.train()
+        for step in range(start, steps):
+            numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log)
+            schedule.step()
+            bad = 0 if math.isfinite(numbers["grad_norm"]) else bad + 1
+            if bad > options["nonfinite_limit"]:
+                raise VidgenError(
+                    f"The gradients were NaN or infinite in {bad} steps in a row, the last of them step {step + 1}; "
+                    f"none changed the weights. The last checkpoint is in '{checkpoints.folder}'. Lower "
+                    "trainer.learning_rate or use trainer.mixed_precision=bf16 or no."
+                )
+            if averaged is not None and not bad:
+                averaged.step(list(learner.trainables.values()))
+            done, last = step + 1, step + 1 == steps
+            if done % options["log_every"] == 0 or last or bad:
+                log.write(done, {**numbers, "learning_rate": schedule.get_last_lr()[0]})
+            log.show(done, {"loss": numbers["loss"]}, line=done % options["log_every"] == 0 or last)
+            if due(done, options["validate_every"], last):
+                with evaluating(learner, averaged):
+                    found = validate(learner, source, options, config["seed"], accelerator)
+                log.write(done, found)
+                log.say(f"validation {found['validation']:.5f}")
+                checkpoints.save_best(done, found["validation"])
+            if due(done, options["sample_every"], last) and accelerator.is_main_process:
+                with evaluating(learner, averaged):
+                    draw_samples(run, requests, folder / "samples", done)
+            if due(done, options["checkpoint_every"], last):
+                checkpoints.save(done)
+        checkpoints.put_final_weights(options["export"])
+        if accelerator.is_main_process:
+            moments.finish_training(run=run, backbone=run.backbone)
+            files = write_result(run, learner, folder, options["export_dtype"])
+        accelerator.wait_for_everyone()
+        return [folder / "log.jsonl", *files] if accelerator.is_main_process else []
+
+
+def optimise(
+    learner: Any, batches: Iterator[Batch], optimiser: Any, accelerator: Any, step: int, config: Any, log: TrainingLog
+) -> dict[str, float]:
+    """One optimiser step over its micro-batches; a step whose gradients are no numbers leaves the weights as they are.
+
+    Returns the mean of every loss over micro-batches and processes, their sum ``loss``, and ``grad_norm``.
+    """
+    options = config["trainer"]
+    micros = options["accumulation"]
+    sums: dict[str, Tensor] = {}
+    for micro in range(micros):
+        batch = next(batches)
+        log.skip(batch.skipped)
+        # Dropout draws from the global generator: keyed here, so that nothing that happened before plays a part.
+        torch.manual_seed(seed_of(config["seed"], "step", step, micro, accelerator.process_index))
+        with nullcontext() if micro + 1 == micros else accelerator.no_sync(learner):
+            terms = learner(batch)
+            accelerator.backward(torch.stack(list(terms.values())).sum() / micros)
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0) + term.detach().float() / micros
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = accelerator.clip_grad_norm_(parameters, options["max_grad_norm"] or math.inf)
+    # Under a gradient scaler the optimiser itself leaves a step out and lowers the scale.
+    if torch.isfinite(norm) or accelerator.scaler is not None:
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    means = {name: float(accelerator.reduce(term, "mean")) for name, term in sums.items()}
+    return {"loss": sum(means.values()), **means, "grad_norm": float(norm)}
+
+
+def training_moments(composed: Composed) -> Moments:
+    """The chosen methods and the objective, registered for one training; conflicts are found here."""
+    methods = {name: instantiate(settings) for name, settings in composed.methods.items()}
+    objective = instantiate(composed.config["objective"])
+    trace = bool(composed.config["trace"])
+    return Moments({**methods, "objective": objective}, composed.config["owner"], TRAINING_HOOKS, trace=trace)
+
+
+def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
+    """Load, place and attach the backbone for as long as the stack is open."""
+    config, options = run.config, run.config["trainer"]
+    run.config = {**config, "placement": {**config["placement"], "dtype": "fp32"}}  # precision is accelerate's to mix
+    backbone = run.moments.build_backbone(run=run)
+    run.config = config
+    backbone.to(accelerator.device)
+    guidance = "two_pass" if accelerator.device.type == "cpu" else "batched"
+    run.place(backbone, Placement(accelerator.device, torch.float32, guidance=guidance))
+    stack.enter_context(backbone.attention_installed(str(config["attention"])))
+    stack.enter_context(run.moments.attach(run=run, backbone=backbone))
+    stack.enter_context(dropout_of(backbone, options["dropout"]))
+    if options["gradient_checkpointing"]:
+        stack.enter_context(gradient_checkpointing(backbone.denoiser))
+    backbone.methods.to(accelerator.device)
+
+
+def number_of_steps(options: Any, source: Source, processes: int) -> int:
+    """``trainer.max_steps``, or as many as the epochs take. Raises BadRequest where neither is known."""
+    if options["max_steps"]:
+        return int(options["max_steps"])
+    if not len(source):
+        raise BadRequest("This data has no end. Say how long to train: trainer.max_steps=...")
+    samples = options["batch_size"] * options["accumulation"] * processes
+    return int(options["epochs"]) * math.ceil(len(source) / samples)
+
+
+def draws_of(step: int, steps: int, config: Any, accelerator: Any) -> Iterator[Draw]:
+    """The draws of this process in one step, one for each micro-batch."""
+    options = config["trainer"]
+    for micro in range(options["accumulation"]):
+        yield draw_of(
+            step,
+            micro,
+            accelerator.process_index,
+            accumulation=options["accumulation"],
+            processes=accelerator.num_processes,
+            batch_size=options["batch_size"],
+            steps=steps,
+            seed=config["seed"],
+        )
+
+
+def due(done: int, every: int, last: bool) -> bool:
+    """Whether something that happens every so many steps, and at the end, happens now; 0 is never."""
+    return bool(every) and (done % every == 0 or last)
+
+
+def describe(learner: Learner, accelerator: Any, steps: int, options: Any) -> str:
+    """What trains, where and how, in one line."""
+    count = sum(p.numel() for p in learner.trainables.values())
+    samples = options["batch_size"] * options["accumulation"] * accelerator.num_processes
+    processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
+    return (
+        f"{count / 1e6:.2f} M parameters, {steps} steps of {samples} samples, {processes} on "
+        f"{accelerator.device.type}, mixed precision {accelerator.mixed_precision}"
+    )

@@ -1,0 +1,184 @@
+"""Checkpoints to resume from: written whole or not at all, a few kept, the last good one never touched.
+
+``checkpoints/step_00000500/`` holds what trains, the averaged weights, and accelerate's own files for the optimiser,
+the schedule, the gradient scaler and the random state; ``checkpoints/best/`` the weights of the lowest validation loss;
+``checkpoints/index.json`` says which is which.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidgen_core.errors import BadRequest, VidgenError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+WEIGHTS, AVERAGED, STATE = "trained.safetensors", "averaged.safetensors", "state.json"
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: Where they lie; made when the first is written.
+        accelerator: Everything prepared by it is saved; the weights only as far as they train.
+        trainables: Name -> parameter.
+        averaged: diffusers' ``EMAModel`` of them, or None.
+        keep: How many are kept beside the best.
+    """
+
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, trainables: Mapping[str, Tensor], averaged: Any, keep: int
+    ) -> None:
+        self.folder = folder
+        self.accelerator = accelerator
+        self.trainables = trainables
+        self.averaged = averaged
+        self.keep = keep
+        accelerator.register_save_state_pre_hook(self._save_weights)
+        accelerator.register_load_state_pre_hook(self._load_weights)
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """``last``: name of the newest, ``best``: its step and validation loss; either may be absent."""
+        file = self.folder / "index.json"
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint after ``step`` optimiser steps. Raises VidgenError where the disk refuses."""
+        name = f"step_{step:08d}"
+        if self.index.get("last") == name:
+            return
+
+        def write(fresh: Path) -> None:
+            self.accelerator.save_state(str(fresh), safe_serialization=True)
+            if self.accelerator.is_main_process:
+                state = {"step": step, "processes": self.accelerator.num_processes}
+                if self.averaged is not None:
+                    state["averaged"] = {k: v for k, v in self.averaged.state_dict().items() if k != "shadow_params"}
+                (fresh / STATE).write_text(json.dumps(state))
+
+        self._write_whole(name, write)
+        self._note(last=name)
+        self._retire()
+
+    def save_best(self, step: int, loss: float) -> None:
+        """Keep the present weights, averaged where they are, as those of the lowest validation loss so far."""
+        best = self.index.get("best")
+        if best is not None and best["loss"] <= loss:
+            return
+
+        def write(fresh: Path) -> None:
+            if self.accelerator.is_main_process:
+                save_file(self.final_weights(), fresh / WEIGHTS)
+
+        self._write_whole("best", write)
+        self._note(best={"step": step, "loss": loss})
+
+    def load(self) -> int:
+        """Restore the newest checkpoint; returns its step, 0 where there is none.
+
+        Raises BadRequest for one of another number of processes or of other parameters.
+        """
+        last = self.index.get("last")
+        if last is None:
+            return 0
+        folder = self.folder / last
+        state = json.loads((folder / STATE).read_text())
+        if state["processes"] != self.accelerator.num_processes:
+            raise BadRequest(
+                f"'{folder}' was written by {state['processes']} processes, this training has "
+                f"{self.accelerator.num_processes}. Start as many, so that it goes on exactly as it would have."
+            )
+        self.accelerator.load_state(str(folder))
+        if self.averaged is not None:
+            shadow = load_file(folder / AVERAGED)
+            self.averaged.load_state_dict(state["averaged"] | {"shadow_params": [shadow[n] for n in self.trainables]})
+            self.averaged.to(self.accelerator.device)
+        return int(state["step"])
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """Name -> the averaged parameter where there are averages, else the parameter itself; on the CPU."""
+        values = self.trainables.values() if self.averaged is None else self.averaged.shadow_params
+        return {n: v.detach().cpu().contiguous() for n, v in zip(self.trainables, values, strict=True)}
+
+    @torch.no_grad()
+    def put_final_weights(self, which: str) -> None:
+        """Put the final weights into the model: ``last``, or ``best`` where there is one."""
+        file = self.folder / "best" / WEIGHTS
+        found = load_file(file) if which == "best" and file.is_file() else self.final_weights()
+        for name, parameter in self.trainables.items():
+            parameter.copy_(found[name])
+
+    # ------------------------------------------------------------------------------------------- files
+
+    def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
+        weights.clear()  # accelerate is to save no model: most of it is frozen
+        if self.accelerator.is_main_process:
+            own = {name: p.detach().cpu().contiguous() for name, p in self.trainables.items()}
+            save_file(own, Path(folder) / WEIGHTS)
+            if self.averaged is not None:
+                save_file(self.final_weights(), Path(folder) / AVERAGED)
+
+    @torch.no_grad()
+    def _load_weights(self, models: list[Any], folder: str) -> None:
+        models.clear()
+        found = load_file(Path(folder) / WEIGHTS)
+        other = set(found) ^ set(self.trainables)
+        other |= {n for n, p in self.trainables.items() if n in found and found[n].shape != p.shape}
+        if other:
+            raise BadRequest(
+                f"The checkpoint '{folder}' is of another training: {len(other)} parameters differ, first "
+                f"'{min(other)}'. Resume with the model, methods and trainer.trainable that wrote it."
+            )
+        for name, parameter in self.trainables.items():
+            parameter.copy_(found[name])
+
+    def _write_whole(self, name: str, write: Callable[[Path], None]) -> None:
+        fresh, final = self.folder / f".{name}.unfinished", self.folder / name
+        main = self.accelerator.is_main_process
+        try:
+            if main:
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            write(fresh)
+            self.accelerator.wait_for_everyone()
+            if main:
+                old = self.folder / f".{name}.old"
+                if final.exists():
+                    final.rename(old)
+                fresh.rename(final)
+                shutil.rmtree(old, ignore_errors=True)
+        except Exception as error:  # safetensors has an error of its own for a full disk
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not isinstance(error, OSError) and "os error" not in str(error).lower() and "write" not in str(error):
+                raise
+            full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
+            last = self.index.get("last")
+            stays = f"The checkpoint '{self.folder / last}' stays" if last else "No checkpoint was written before"
+            raise VidgenError(
+                f"The checkpoint '{final}' could not be written: {'the disk is full' if full else error}. {stays}; "
+                "free some space, then repeat the command with resume=true."
+            ) from error
+
+    def _note(self, **entries: Any) -> None:
+        if self.accelerator.is_main_process:
+            fresh = self.folder / ".index.json"
+            fresh.write_text(json.dumps({**self.index, **entries}))
+            fresh.replace(self.folder / "index.json")
+
+    def _retire(self) -> None:
+        if self.accelerator.is_main_process:
+            for old in sorted(self.folder.glob("step_*"))[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,122 @@
+"""What is wrapped, moved and called by accelerate: one module whose forward is a training step and its losses."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vidgen_core.conditioning import TextTable
+from vidgen_core.errors import BadRequest, VidgenError, nearest
+
+if TYPE_CHECKING:
+    from vidgen_core.data.sample import Batch
+    from vidgen_core.run import Run
+
+PARTS = {
+    "all": lambda name: True,
+    "temporal": lambda name: "temp_convs" in name or "temp_attentions" in name,
+    "spatial": lambda name: not any(part in name for part in ("temp_convs.", "temp_attentions.", "transformer_in.")),
+}
+"""``trainer.trainable`` -> whether a parameter of the denoiser trains."""
+
+
+class Learner(nn.Module):
+    """``forward(batch)`` -> named losses, scalars. All parameters that train are reachable from here.
+
+    Args:
+        run: The training's run, its backbone loaded and its methods attached.
+        trainables: Name -> parameter; all others of the backbone are frozen.
+    """
+
+    def __init__(self, run: Run, trainables: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.backbone = run.backbone
+        # What methods or objectives train beside the backbone; a ParameterDict may not hold a name twice.
+        inside = {id(parameter) for parameter in run.backbone.parameters()}
+        outside = {name.replace(".", "/"): p for name, p in trainables.items() if id(p) not in inside}
+        self.beside = nn.ParameterDict(outside)
+        self.run = run
+        self.trainables = dict(trainables)
+        text_encoder = run.backbone.text_encoder
+        trained = {id(parameter) for parameter in trainables.values()}
+        self.text_trains = text_encoder is not None and any(id(p) in trained for p in text_encoder.parameters())
+        self._texts = EncodedTexts(run)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        run = self.run
+        run.batch = batch
+        # A trained text encoder gives other embeddings at every step; a frozen one is asked once for each text.
+        run.texts = TextTable(run.backbone.encode_text if self.text_trains else self._texts)
+        try:
+            prediction = run.moments.training_step(run=run, batch=batch)
+            terms: dict[str, Tensor] = run.moments.losses(run=run, batch=batch, prediction=prediction)
+        finally:
+            run.batch = None
+        if not terms:
+            raise VidgenError("Nothing is minimised: no method and no objective supplies a loss.")
+        return terms
+
+
+class EncodedTexts:
+    """Embeddings of a frozen text encoder, the most recent ones kept on the CPU.
+
+    Args:
+        limit: Texts kept.
+    """
+
+    def __init__(self, run: Run, limit: int = 2048) -> None:
+        self._run = run
+        self._limit = limit
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        missing = [text for text in texts if text not in self._kept]
+        if missing:
+            embeds = self._run.backbone.encode_text(missing)
+            self._kept.update({text: row.cpu() for text, row in zip(missing, embeds, strict=True)})
+        for text in texts:
+            self._kept.move_to_end(text)
+        rows = torch.stack([self._kept[text] for text in texts])
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+        return rows.to(self._run.backbone.device)
+
+
+def choose_trainables(run: Run) -> dict[str, Tensor]:
+    """What the methods say trains, else the denoiser's parts of ``trainer.trainable``; everything else is frozen.
+
+    Raises BadRequest where nothing would train.
+    """
+    backbone, wanted = run.backbone, run.config["trainer"]["trainable"]
+    chosen: dict[str, Tensor] = run.moments.trainable(run=run, backbone=backbone)
+    if not chosen:
+        if wanted not in PARTS:
+            raise BadRequest(f"trainer.trainable={wanted} is not known.{nearest(wanted, PARTS)}")
+        named = backbone.denoiser.named_parameters()
+        chosen = {f"denoiser.{name}": p for name, p in named if PARTS[wanted](name)}
+    if not chosen:
+        raise BadRequest(f"trainer.trainable={wanted}: the model has no such parameters, so nothing would train.")
+    backbone.requires_grad_(False)
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen
+
+
+@contextmanager
+def dropout_of(model: nn.Module, probability: float | None) -> Iterator[None]:
+    """Another dropout inside the context; None keeps the model's."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Dropout)] if probability is not None else []
+    before = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = float(probability or 0.0)
+    try:
+        yield
+    finally:
+        for layer, p in zip(layers, before, strict=True):
+            layer.p = p

@@ -1,0 +1,82 @@
+"""What a training shows of itself: the loss on fixed samples at fixed timesteps, and videos of fixed prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vidgen_core.contact_sheet import ContactSheet
+from vidgen_core.data.sample import Draw, Source
+from vidgen_core.errors import VidgenError
+from vidgen_core.run import Run, checked_plan, frames
+
+if TYPE_CHECKING:
+    from vidgen_core.request import Request
+    from vidgen_core.training.learner import Learner
+
+SEED = 1
+"""Added to the run's seed: validation draws its own samples and noise, the same every time."""
+
+
+@contextmanager
+def evaluating(learner: Learner, averaged: Any) -> Iterator[None]:
+    """The averaged weights in place, dropout off, no gradients, and the random state left as it was."""
+    parameters = list(learner.trainables.values())
+    learner.eval()
+    if averaged is not None:
+        averaged.store(parameters)
+        averaged.copy_to(parameters)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            yield
+    finally:
+        if averaged is not None:
+            averaged.restore(parameters)
+        learner.train()
+
+
+def validate(learner: Learner, source: Source, options: Mapping[str, Any], seed: int, accelerator: Any) -> Any:
+    """Mean of the losses' sum at each of ``trainer.validation_timesteps``: name -> number; ``validation``: their mean.
+
+    The samples are shared among the processes.
+    """
+    wanted = options["validation_timesteps"]
+    timesteps = wanted if isinstance(wanted, list) else [wanted]
+    sums = torch.zeros(len(timesteps), dtype=torch.float64, device=accelerator.device)
+    for number in range(accelerator.process_index, options["validation_samples"], accelerator.num_processes):
+        batch = source.draw(Draw((number,), number, 0, 0, 1.0, seed + SEED))
+        for place, timestep in enumerate(timesteps):
+            batch.timestep = timestep
+            with accelerator.autocast():
+                sums[place] += sum(learner(batch).values()).double()
+    means = (accelerator.reduce(sums, "sum") / options["validation_samples"]).tolist()
+    named = {f"validation_t{t}": mean for t, mean in zip(timesteps, means, strict=True)}
+    return named | {"validation": sum(means) / len(means)}
+
+
+def draw_samples(run: Run, requests: list[Request], folder: Path, step: int) -> list[Path]:
+    """One contact sheet for each video of the requests, sampled with the weights that are in place."""
+    files: list[Path] = []
+    for request in requests:
+        sample = Run(request, run.config, run.moments)
+        sample.backbone = run.backbone
+        sample.groups = checked_plan(sample)
+        sample.place(run.backbone, run.placement)
+        sheets = [
+            ContactSheet(folder / f"step_{step:08d}_{video.name or f'{video.index:03d}'}.png", video.scenes)
+            for video in request.videos
+        ]
+        try:
+            for block in frames(sample):
+                for sheet, pixels in zip(sheets, block.pixels(), strict=True):
+                    sheet.write(pixels)
+        except VidgenError as error:  # early weights may give what is no number; that must not end a training
+            run.warn(f"no samples at step {step}: {error}")
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        files += [file for sheet in sheets for file in sheet.close()]
+    return files
