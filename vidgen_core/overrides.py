@@ -11,7 +11,12 @@ from vidgen_core.errors import BadRequest
 from vidgen_core.prompts import is_writable, scenes_of
 
 PROMPTS = ("prompt", "negative_prompt")
-PATHS = ("prompts_file", "image", "video", "tuned", "output.dir", "output.root", "model.path")
+PATHS = (
+    *("prompts_file", "image", "video", "tuned", "output.dir", "output.root", "model.path"),
+    *("data.path", "data.validation", "data.root", "data.max_frames", "data.metadata", "trainer.cache_dir"),
+)
+TEXTS = ("data.caption",)
+"""Keys that take a text literally which is no list of scenes; it may be empty."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def is_path(key: str) -> bool:
 
 def is_literal(key: str) -> bool:
     """Whether a key's value is text as it stands: it never reaches Hydra's parser or OmegaConf's interpolation."""
-    return key in PROMPTS or is_path(key)
+    return key in PROMPTS or key in TEXTS or is_path(key)
 
 
 def parse(argument: str) -> Override:
@@ -53,6 +58,8 @@ def parse(argument: str) -> Override:
         )
     if key in PROMPTS:
         return Override(key, _prompt(key, raw), raw)
+    if key in TEXTS:
+        return Override(key, None if raw == "null" else raw, raw)
     if is_path(key):
         return Override(key, None if raw in ("", "null") else raw, raw)
     return Override(key, _hydra_value(key, raw), raw)

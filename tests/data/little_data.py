@@ -37,3 +37,12 @@ def write_lines(path: Path, *values: Any) -> Path:
     """A file of JSON lines; a text stands as it is."""
     path.write_text("\n".join(v if isinstance(v, str) else json.dumps(v) for v in values) + "\n", encoding="utf-8")
     return path
+
+
+def write_image(path: Path, grey: int = 0, height: int = 40, width: int = 24) -> Path:
+    """A flat image, of value 8 ``grey``."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (8 * grey,) * 3).save(path)
+    return path

@@ -1,0 +1,125 @@
+"""WebDataset shards, written by the library itself and read at random."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from little_data import batch_draw, shown, write_image, write_video
+
+from vidgen_core.data.shards import Shards
+from vidgen_core.errors import BadRequest, VidgenError
+
+webdataset = pytest.importorskip("webdataset")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two shards of three samples each: a video, an image, and a caption as text or as json."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    number = 0
+    for shard in range(2):
+        with webdataset.TarWriter(str(folder / f"world-{shard:02d}.tar")) as writer:
+            for _ in range(3):
+                clip = write_video(tmp_path / "clip.mp4", frames=6 + number)
+                image = write_image(tmp_path / "image.png", grey=number)
+                told = {"txt": f"clip {number}"} if number % 2 else {"json": {"caption": f"clip {number}", "width": 1}}
+                writer.write(
+                    {"__key__": f"part/{number}", "mp4": clip.read_bytes(), "thumb.png": image.read_bytes(), **told}
+                )
+                number += 1
+    return folder
+
+
+def source(path: Any, **keys: Any) -> Shards:
+    return Shards(str(path), **{"frames": 4, "size": 16, "start": "first", **keys})
+
+
+def test_samples_are_read_by_number_in_any_order(shards: Path) -> None:
+    data = pickle.loads(pickle.dumps(source(shards, shuffle=False)))
+    assert len(data) == 6
+    for number in (5, 0, 3, 4, 1, 2):
+        sample = data.draw(batch_draw(number)).samples[0]
+        assert sample.captions == (f"clip {number}",)
+        assert sample.name == f"world-0{number // 3}.tar/part/{number}"
+        assert shown(sample.frames) == [0, 1, 2, 3]
+
+
+def test_the_library_reads_the_same_samples(shards: Path) -> None:
+    streamed = webdataset.WebDataset([str(file) for file in sorted(shards.iterdir())], shardshuffle=False)
+    data = source(shards)
+    assert [sample["__key__"] for sample in streamed] == [packed.key for packed in data.samples]
+
+
+def test_images_of_shards_are_samples_of_one_frame(shards: Path) -> None:
+    batch = source(shards, kind="images", shuffle=False).draw(batch_draw(0, 6))
+    assert [shown(sample.frames) for sample in batch.samples] == [[n] for n in range(6)]
+
+
+def test_shards_are_named_by_braces(shards: Path) -> None:
+    assert len(source(f"{shards}/world-{{00..01}}.tar")) == 6
+    held_out = source(f"{shards}/world-00.tar", validation=f"{shards}/world-01.tar").held_out()
+    assert held_out is not None
+    assert held_out.draw(batch_draw(0, seed=9)).samples[0].captions == ("clip 3",)
+
+
+def test_an_epoch_shows_every_sample_once(shards: Path) -> None:
+    names = [source(shards).draw(batch_draw(n)).samples[0].name for n in range(6)]
+    assert len(set(names)) == 6 and names != sorted(names)
+
+
+def test_a_damaged_member_is_replaced_and_named_without_its_temporary_copy(shards: Path, tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(shards / "world-00.tar")) as writer:
+        writer.write({"__key__": "bad", "mp4": b"no video", "txt": "bad"})
+        writer.write({"__key__": "mute", "mp4": (tmp_path / "clip.mp4").read_bytes()})
+    batch = source(shards, shuffle=False).draw(batch_draw())
+    assert batch.samples[0].captions == ("clip 3",)
+    assert [name for name, _ in batch.skipped] == ["world-00.tar/bad", "world-00.tar/mute"]
+    assert batch.skipped[0][1].startswith("'bad.mp4' cannot be read as video")
+    assert "it has no caption" in batch.skipped[1][1]
+    assert source(shards, shuffle=False, caption="any").draw(batch_draw(1)).samples[0].captions == ("any",)
+
+
+def test_a_shard_cut_after_it_was_indexed_breaks_its_samples_only(shards: Path) -> None:
+    data = source(shards, shuffle=False)
+    (shards / "world-00.tar").write_bytes(b"")
+    batch = data.draw(batch_draw())
+    assert batch.samples[0].captions == ("clip 3",)
+    assert {reason for _, reason in batch.skipped} == {"its shard ends before it does"}
+    (shards / "world-01.tar").unlink()
+    with pytest.raises(VidgenError, match="None of the 6 items"):
+        data.draw(batch_draw())
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (None, r"data.path=\.\.\. is a folder of .tar files"),
+        ("world-{00..02}.tar", r"there is no 'world-02.tar'"),
+        ("..", r"it holds no .tar file"),
+        ("https://example.org/world.tar", r"shards are read from the local disk"),
+        ("packed.tar", r"'packed.tar' cannot be read .*compressed"),
+        ("texts.tar", r"data.path=texts.tar holds no videos \(.mp4"),
+    ],
+)
+def test_what_is_no_shard_is_refused(shards: Path, path: str | None, message: str, monkeypatch) -> None:
+    monkeypatch.chdir(shards)
+    with tarfile.open("packed.tar", "w:gz") as packed:
+        packed.add("world-00.tar")
+    with webdataset.TarWriter("texts.tar") as writer:
+        writer.write({"__key__": "a", "txt": "only text"})
+    with pytest.raises(BadRequest, match=message):
+        Shards(path)
+
+
+def test_a_missing_library_is_named_with_the_command(shards: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(BadRequest, match=r"needs webdataset: pip install 'vidgen\[data\]'"):
+        source(shards)

@@ -1,0 +1,131 @@
+"""Samples of one scene: a clip of a video, or an image. What sources of media files share, wherever the files lie."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidgen_core.data.epochs import Broken, ItemSource
+from vidgen_core.data.frame_sampling import clip_indices
+from vidgen_core.data.latent_cache import cache_key
+from vidgen_core.data.pixels import fit, size_of
+from vidgen_core.data.sample import Sample
+from vidgen_core.errors import BadRequest
+from vidgen_core.video import VideoReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ENDINGS = {"videos": VIDEOS, "images": IMAGES}
+"""Kind -> endings of the files that count, in lower case."""
+
+
+class Clips(ItemSource):
+    """A source of one file and one caption per item; a subclass says where they lie.
+
+    Args:
+        kind: ``videos``, or ``images``, which are samples of one frame.
+        frames: Frames of a clip.
+        stride: Frames of the video from one frame of the clip to the next.
+        fps: Frames a second that a video is taken to, before ``stride``; None takes its own.
+        start: Where a clip begins: ``random``, ``first`` or ``middle`` of the places where it fits.
+        short: A video with too few frames is left out (``skip``), or its last frame is held (``hold``).
+        size: Height and width.
+        crop: ``resize_center``, or ``center`` without resizing.
+        shuffle: Whether epochs are permuted.
+
+    Raises:
+        BadRequest: a rate or size that is none.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        frames: int,
+        stride: int,
+        fps: float | None,
+        start: str,
+        short: str,
+        size: int | Sequence[int],
+        crop: str,
+        shuffle: bool,
+    ) -> None:
+        super().__init__(shuffle)
+        if fps is not None and fps <= 0:
+            raise BadRequest(f"data.fps={fps:g} is no frame rate. Give a number above 0, or null for the video's own.")
+        self.kind, self.frames, self.stride, self.fps = kind, 1 if kind == "images" else frames, stride, fps
+        self.start, self.short, self.size, self.crop = start, short, size_of(size), crop
+
+    @abstractmethod
+    def caption(self, item: int) -> str:
+        """The caption of an item. Raises Broken where it has none."""
+
+    @abstractmethod
+    def identity(self, item: int) -> tuple[Any, ...]:
+        """What tells the item's file, as it is now, from all others. Raises OSError where it is gone."""
+
+    @abstractmethod
+    def opened(self, item: int) -> AbstractContextManager[Path]:
+        """The item's file on the disk, for the time of the context."""
+
+    def load(self, item: int, scenes: int | None, rng: np.random.Generator) -> Sample:
+        caption, identity = self.caption(item), self.identity(item)
+        with self.opened(item) as file:
+            indices, read = self._shot(file, rng)
+            key = cache_key(identity, indices, self.size, self.crop)
+            sample = Sample((caption,), (self.frames,), cache_keys=(key,), name=self.name(item))
+            return self.complete(sample, lambda: self._pixels(read()))
+
+    def _shot(self, file: Path, rng: np.random.Generator) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
+        """The frames to show, and what decodes them, (F, H, W, 3) uint8."""
+        if self.kind == "images":
+            return (0,), lambda: read_image(file)
+        reader = VideoReader(file)
+        indices = self._indices(len(reader), reader.fps, rng)
+        return indices, lambda: reader.frames(indices)
+
+    def _indices(self, total: int, fps: float, rng: np.random.Generator) -> tuple[int, ...]:
+        if self.fps is not None and fps <= 0:
+            raise Broken(f"the file does not say its frame rate, which data.fps={self.fps:g} needs")
+        step = self.stride * (fps / self.fps if self.fps is not None else 1)
+        start = {"random": rng.random(), "first": 0.0, "middle": 0.5}[self.start]
+        indices = clip_indices(total, self.frames, step, start)
+        if indices is None and (self.short == "skip" or total < 1):
+            needed = round(step * (self.frames - 1)) + 1
+            raise Broken(f"it has {total} frames of the {needed} that a clip needs (data.short=hold repeats the last)")
+        return indices or tuple(min(round(step * i), total - 1) for i in range(self.frames))
+
+    def _pixels(self, frames: np.ndarray) -> Tensor:
+        import torch
+
+        return fit(torch.from_numpy(frames).permute(0, 3, 1, 2), self.size, self.crop)
+
+    def as_validation(self) -> Any:
+        """A copy that takes its items in order and its clips from the middle, where they would begin at random."""
+        held_out = copy.copy(self)
+        held_out.shuffle, held_out._orders = False, {}
+        held_out.start = "middle" if self.start == "random" else self.start
+        return held_out
+
+
+def read_image(file: Path) -> np.ndarray:
+    """The image (1, H, W, 3), uint8 RGB, upright; what is transparent is black. Raises Broken."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("LA", "PA", "RGBA", "P"):
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright)
+            return np.array(upright.convert("RGB"))[None]
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise Broken(f"it cannot be read as an image ({' '.join(str(error).split())[:120]})") from error
