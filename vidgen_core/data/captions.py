@@ -114,9 +114,11 @@ class Captions(ItemSource):
         fewest, most = self._range
         return int(min(self._lengths[item], rng.integers(fewest, most, endpoint=True)))
 
-    def agreed_scenes(self, draw: Draw) -> int | None:
+    def agreed_scenes(self, draw: Draw) -> Sequence[int]:
         rng = draw.shared_rng("scenes")
-        return self._scenes(int(rng.integers(len(self))), rng)
+        wanted = self._scenes(int(rng.integers(len(self))), rng)
+        possible = range(1, int(min(self._lengths.max(), self._range[1])) + 1)
+        return sorted(possible, key=lambda scenes: abs(scenes - wanted))
 
     def items_with(self, scenes: int) -> np.ndarray:
         fewest, most = self._range

@@ -8,7 +8,7 @@ is a function of its number, of the seed and of the files, whoever reads it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,9 +70,10 @@ class ItemSource(ABC):
         """The source that validation draws from, the same samples at every validation; None where there is none."""
         return None
 
-    def agreed_scenes(self, draw: Draw) -> int | None:
-        """The number of scenes that all samples of a step share, where a batch has several; None: it never differs."""
-        return None
+    def agreed_scenes(self, draw: Draw) -> Sequence[int | None]:
+        """Numbers of scenes that all samples of a step may share, where a batch has several: the first is wanted, and
+        the others are for when no item that shows so many can be read. None: the number never differs."""
+        return (None,)
 
     def items_with(self, scenes: int) -> np.ndarray:
         """The items, in their order, that may show so many scenes."""
@@ -80,10 +81,19 @@ class ItemSource(ABC):
 
     def draw(self, draw: Draw) -> Batch:
         """The samples of one micro-batch. Raises VidgenError where every item is broken."""
-        scenes = self.agreed_scenes(draw) if len(draw.numbers) > 1 else None
-        skipped: dict[tuple[str, str], None] = {}
-        samples = [self._sample(draw, number, scenes, skipped) for number in draw.numbers]
-        return Batch(samples, draw, tuple(skipped))
+        broken: dict[str, str] = {}
+        for scenes in self.agreed_scenes(draw) if len(draw.numbers) > 1 else (None,):
+            samples: list[Sample] = []
+            for number in draw.numbers:
+                sample = self._sample(draw, number, scenes, broken)
+                if sample is None:
+                    break
+                samples.append(sample)
+            else:
+                return Batch(samples, draw, tuple(broken.items()))
+        first = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in list(broken.items())[:NAMED])
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        raise VidgenError(f"None of the {len(broken)} items of the data can be used. {first}{more}.")
 
     def complete(self, sample: Sample, decode: Callable[[], Tensor]) -> Sample:
         """The sample with its moments where the cache has all of them, else with its frames."""
@@ -93,24 +103,20 @@ class ItemSource(ABC):
             sample.frames = decode()
         return sample
 
-    def _sample(self, draw: Draw, number: int, scenes: int | None, skipped: dict[tuple[str, str], None]) -> Sample:
+    def _sample(self, draw: Draw, number: int, scenes: int | None, broken: dict[str, str]) -> Sample | None:
+        """The sample of a number, or None where no item can be read; ``broken`` gets name and reason of those."""
         epoch, place = divmod(number, len(self))
         order = self._order(draw.seed, epoch, scenes)
-        broken: list[tuple[str, str]] = []
         for i in range(len(order)):
             item = int(order[(place + i) % len(order)])
             try:
                 sample = self.load(item, scenes, draw.rng(number))
             except (Broken, VidgenError, OSError) as error:
-                broken.append((self.name(item), str(error)))
+                broken[self.name(item)] = str(error)
                 continue
             sample.number = number
-            skipped |= dict.fromkeys(broken)
             return sample
-        which = "" if scenes is None else f" that can show {scenes} scenes"
-        first = "; ".join(f"{name}: {reason}" for name, reason in broken[:NAMED])
-        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        raise VidgenError(f"None of the {len(broken)} items of the data{which} can be read. {first}{more}.")
+        return None
 
     def _order(self, seed: int, epoch: int, scenes: int | None) -> np.ndarray:
         key = (seed, epoch, scenes)
