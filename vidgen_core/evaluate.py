@@ -1,0 +1,90 @@
+"""`vidgen evaluate`, from beginning to end.
+
+The videos are made, row by row (``evaluation/comparison.py``), or found in a folder (``evaluation/folder.py``); every
+metric scores every video; means, intervals and paired differences go into a table, ``results.json``, a plot and one
+page that shows the videos side by side. Whatever is finished is never made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vidgen_core import provenance
+from vidgen_core.errors import VidgenError
+from vidgen_core.evaluation import comparison
+from vidgen_core.evaluation.config import Evaluation
+from vidgen_core.evaluation.folder import find_videos
+from vidgen_core.evaluation.page import write_page
+from vidgen_core.evaluation.plot import draw
+from vidgen_core.evaluation.results import Results, Scored
+from vidgen_core.evaluation.table import table
+from vidgen_core.metrics.footage import Metric, columns_of, with_means
+
+
+def evaluate(evaluation: Evaluation) -> tuple[Results, list[Path]]:
+    """Run an evaluation; returns what was found and the files written: table, JSON, plot, page.
+
+    Raises:
+        BadRequest: what was asked cannot be done; VidgenError for a run that failed.
+    """
+    folder = folder_of(evaluation)
+    metrics = evaluation.build_metrics()
+    videos = [
+        scored(made, metrics)
+        for made in (_compared(evaluation, folder) if evaluation.experiment else find_videos(evaluation))
+    ]
+    results = Results(
+        title=str(evaluation.config.get("title") or "Evaluation"),
+        rows={row.name: row.label for row in evaluation.rows} or {"": "all videos"},
+        columns=columns_of(metrics),
+        reference=str(evaluation.config.get("reference") or ""),
+        videos=videos,
+        accounts={name: account() for name, metric in metrics.items() if (account := getattr(metric, "account", None))},
+        about=_about(evaluation),
+    )
+    return results, write(results, folder, int(evaluation.config["page_videos"]))
+
+
+def folder_of(evaluation: Evaluation) -> Path:
+    """``output.dir``, or a folder named by the experiment, in which the same command goes on."""
+    output = evaluation.config["output"]
+    if output["dir"]:
+        return Path(output["dir"]).expanduser()
+    return Path(output["root"]).expanduser() / (evaluation.experiment or "evaluation")
+
+
+def scored(made: comparison.Made, metrics: dict[str, Metric]) -> Scored:
+    """One video with the scores of every metric, and their means."""
+    scores: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        for score, value in metric.score(made.footage).items():
+            if score in scores:
+                raise VidgenError(f"The metrics give the score '{score}' twice; the second is '{name}'. Choose one.")
+            scores[score] = value
+    seen = made.footage
+    return Scored(made.row, made.story, made.seed, seen.path, seen.captions, seen.spans, with_means(scores))
+
+
+def write(results: Results, folder: Path, page_videos: int) -> list[Path]:
+    """The report's files in a folder; returns them, the page last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / "table.txt"
+    text.write_text(table(results) + "\n", encoding="utf-8")
+    files = [text, results.write(folder), draw(results, folder / "plot.png")]
+    if page_videos:
+        files.append(write_page(results, folder / "index.html", files[-1], page_videos))
+    return files
+
+
+def _compared(evaluation: Evaluation, folder: Path) -> Iterator[comparison.Made]:
+    return comparison.make(evaluation, comparison.read_stories(evaluation), folder)
+
+
+def _about(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        **provenance.record(evaluation.config, {}),
+        "request": list(evaluation.request),
+        "commands": {row.name: list(row.request) for row in evaluation.rows},
+    }

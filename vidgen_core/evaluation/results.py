@@ -1,0 +1,130 @@
+"""From scores to the numbers of the report: a mean with its interval for every row and column, and differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidgen_core.evaluation.statistics import Interval, by_story, interval, paired
+from vidgen_core.metrics.footage import TITLES
+
+Scores = Mapping[str, "float | None"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One video with its scores."""
+
+    row: str
+    story: str
+    seed: int
+    path: Path
+    captions: tuple[str, ...]
+    spans: tuple[range, ...]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an evaluation found.
+
+    Attributes:
+        title: Of the table, the plot and the page.
+        rows: Name -> label, in order.
+        columns: Of the table, in order.
+        reference: The row whose difference to the others is shown; empty for none.
+        videos: Every video with its scores.
+        accounts: Metric -> what it says of itself: cost, failures.
+        about: More for ``results.json``: configuration, versions.
+    """
+
+    title: str
+    rows: Mapping[str, str]
+    columns: Sequence[str]
+    reference: str
+    videos: Sequence[Scored]
+    accounts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def mean(self, row: str, column: str) -> Interval | None:
+        """Over stories; None where no video has the score."""
+        return interval(list(self._by_story(row, column).values()))
+
+    def difference(self, row: str, column: str) -> Interval | None:
+        """The reference row minus another, story by story."""
+        return paired(self._by_story(self.reference, column), self._by_story(row, column))
+
+    def others(self) -> list[str]:
+        """The rows that the reference is compared with."""
+        return [row for row in self.rows if self.reference in self.rows and row != self.reference]
+
+    def missing(self, column: str) -> int:
+        """Videos that were to have a score and have none."""
+        return sum(video.scores.get(column) is None for video in self.videos)
+
+    def details(self) -> list[str]:
+        """Names of the scores that are no columns, in order."""
+        names = dict.fromkeys(name for video in self.videos for name in video.scores)
+        return [name for name in names if name not in self.columns]
+
+    def _by_story(self, row: str, column: str) -> dict[str, float]:
+        mine = [video for video in self.videos if video.row == row]
+        return by_story([video.scores for video in mine], [video.story for video in mine], column)
+
+    def record(self, folder: Path) -> dict[str, Any]:
+        """Plain data: all means, differences and scores, with paths relative to a folder."""
+        names = [*self.columns, *self.details()]
+
+        def of(row: str) -> dict[str, Any]:
+            return {name: _plain(self.mean(row, name)) for name in names}
+
+        return {
+            "title": self.title,
+            "reference": self.reference or None,
+            "columns": list(self.columns),
+            "rows": {row: {"label": label, "means": of(row)} for row, label in self.rows.items()},
+            "differences": {
+                row: {column: _plain(self.difference(row, column)) for column in self.columns} for row in self.others()
+            },
+            "missing": {column: count for column in self.columns if (count := self.missing(column))},
+            "accounts": {name: dict(account) for name, account in self.accounts.items()},
+            **self.about,
+            "videos": [
+                {
+                    "row": video.row,
+                    "story": video.story,
+                    "seed": video.seed,
+                    "path": _relative(video.path, folder),
+                    "captions": list(video.captions),
+                    "scores": dict(video.scores),
+                }
+                for video in self.videos
+            ],
+        }
+
+    def write(self, folder: Path) -> Path:
+        """``results.json`` in a folder."""
+        file = folder / "results.json"
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(self.record(folder), indent=1, ensure_ascii=False), encoding="utf-8")
+        part.replace(file)
+        return file
+
+
+def title_of(column: str) -> str:
+    """A column's heading."""
+    return TITLES.get(column, column.replace("_", " "))
+
+
+def _plain(value: Interval | None) -> dict[str, float | int] | None:
+    return value.record() if value else None
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return str(path)

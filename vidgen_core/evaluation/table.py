@@ -1,0 +1,53 @@
+"""The table of an evaluation as text: rows are methods, numbers are points (shares times 100) with 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vidgen_core.evaluation.results import Results, title_of
+from vidgen_core.evaluation.statistics import Interval
+
+
+def table(results: Results) -> str:
+    """The whole table, differences and what is missing included, without a newline at its end."""
+    stories = len({video.story for video in results.videos})
+    seeds = len({video.seed for video in results.videos})
+    several = f", {seeds} seeds each" if seeds > 1 else ""
+    lines = [f"{results.title}: {stories} stories{several}; points with 95 % intervals", ""]
+    heading = ["", *map(title_of, results.columns)]
+    lines += _aligned(
+        [heading]
+        + [
+            [label, *(_cell(results.mean(row, column)) for column in results.columns)]
+            for row, label in results.rows.items()
+        ]
+    )
+    others = results.others()
+    if others:
+        lines += ["", f"{results.rows[results.reference]} minus the others, story by story"]
+        lines += _aligned(
+            [heading]
+            + [
+                [results.rows[row], *(_cell(results.difference(row, c), "+") for c in results.columns)]
+                for row in others
+            ]
+        )
+    for column in results.columns:
+        count = results.missing(column)
+        if count:
+            lines.append(f"{title_of(column)}: {count} of {len(results.videos)} videos have no score and are left out.")
+    for name, account in results.accounts.items():
+        if account:
+            lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in account.items()))
+    return "\n".join(lines)
+
+
+def _cell(value: Interval | None, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value.mean:{sign}.1f} [{100 * value.low:{sign}.1f}, {100 * value.high:{sign}.1f}]"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,82 @@
+"""A finished video as a metric sees it, what a metric is, and the means that the scores go into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vidgen_core.video import read_video
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Footage:
+    """One finished video with what it is to show.
+
+    Attributes:
+        name: For messages and tables.
+        path: The video file.
+        captions: One per scene.
+        spans: The frames of each scene, one after the other.
+    """
+
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+    spans: tuple[range, ...]
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """(F, H, W, 3) uint8, read when first asked for."""
+        return read_video(self.path)
+
+
+class Metric(Protocol):
+    """Scores videos. Built once for an evaluation from ``_target_`` and the options of its YAML file."""
+
+    columns: tuple[str, ...]
+    """Names of the scores that belong into the table; ``score`` may return more, which only the JSON holds."""
+
+    def score(self, footage: Footage) -> Mapping[str, float | None]:
+        """Name -> score, 1 is best where it is a share; None where there is nothing to score, or it failed."""
+        ...
+
+
+ENTITY, BACKGROUND, TEXT = "entity", "background", "text"
+"""The three questions of multi-scene video; metrics that answer them give their scores these names."""
+VISUAL, OVERALL = "visual", "overall"
+
+TITLES = {
+    ENTITY: "entity",
+    BACKGROUND: "background",
+    VISUAL: "visual",
+    TEXT: "text",
+    OVERALL: "overall",
+}
+"""The columns in the order of the table; those of other metrics follow."""
+
+
+def with_means(scores: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The scores with ``visual``, the mean of entity and background, and ``overall``, the mean of that and text.
+
+    A mean is there where its parts were asked for, and None where one of them is.
+    """
+    found = dict(scores)
+    for name, parts in ((VISUAL, (ENTITY, BACKGROUND)), (OVERALL, (VISUAL, TEXT))):
+        if all(part in found for part in parts):
+            values = [found[part] for part in parts]
+            known = [value for value in values if value is not None]
+            found[name] = sum(known) / len(parts) if len(known) == len(parts) else None
+    return found
+
+
+def columns_of(metrics: Mapping[str, Metric]) -> list[str]:
+    """The columns of a table, in order. The means come in where all their parts are there."""
+    named = dict.fromkeys(column for metric in metrics.values() for column in metric.columns)
+    with_all = with_means(dict.fromkeys(named))
+    return [name for name in TITLES if name in with_all] + [name for name in named if name not in TITLES]
