@@ -6,9 +6,10 @@ B videos, C channels, F frames, h w latent cells, U distinct texts, L tokens, D 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class ModelInput:
     batch: int  # videos times branches
     text: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # per cross-attention: key, value (G, h, L, d)
     placeholder: Tensor | None = None  # (batch, 1, D): the stock forward wants a text argument; nobody reads it
+    channels: Tensor | None = None  # (batch, Cx, F, h, w): further latent channels, after the noisy ones
 
 
 class Backbone(nn.Module):
@@ -64,7 +66,8 @@ class Backbone(nn.Module):
         self.weights = dict(weights or {})
         self.trained_frames = trained_frames
         self.methods = nn.ModuleDict()  # what methods learn, by method name
-        self.reads = {"text"}  # the named conditions that the network reads; a method adds its own in `attach`
+        # The named conditions that the network reads; a method adds its own in `attach`.
+        self.reads = {"text", "channels"} if self.extra_channels > 0 else {"text"}
         self.attention = "sdpa"
         self.attend: Attend = attention.BACKENDS["sdpa"]
         self.offload: Any = None  # set by placement: moves parts to the device on use
@@ -77,13 +80,23 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser computes."""
-        return self.offload.device if self.offload is not None else next(self.denoiser.parameters()).device
+        """Where the denoiser computes; without one, where the other parts do."""
+        return self.offload.device if self.offload is not None else next(self._computing.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The denoiser's dtype."""
-        return next(self.denoiser.parameters()).dtype
+        """The denoiser's dtype; without one, that of the other parts."""
+        return next(self._computing.parameters()).dtype
+
+    @property
+    def _computing(self) -> nn.Module:
+        return self if self.denoiser is None else self.denoiser
+
+    @property
+    def extra_channels(self) -> int:
+        """Cx: how many channels the denoiser wants after the noisy ones, as the named condition ``channels``."""
+        config = getattr(self.denoiser, "config", None)
+        return config.in_channels - config.out_channels if config is not None else 0
 
     @property
     def scale_factor(self) -> int:
@@ -107,6 +120,9 @@ class Backbone(nn.Module):
         """Run every attention of the denoiser through the backend ``name``, with per-frame text, inside the context."""
         name, self.attend = attention.backend(name, self.device, self.dtype)
         self.attention = name
+        if self.denoiser is None:
+            yield
+            return
 
         def build(path: str, module: Any, current: Any) -> Any:
             if not attention.is_plain(module):
@@ -151,7 +167,22 @@ class Backbone(nn.Module):
         rows = index.flatten()[::fold].to(self.device)
         text = [(k[rows], v[rows]) for k, v in self._project(embeds)]
         placeholder = torch.zeros(len(index), 1, embeds.shape[-1], device=self.device, dtype=self.dtype)
-        return ModelInput(len(index), text, placeholder)
+        return ModelInput(len(index), text, placeholder, self._channels(parts))
+
+    def _channels(self, parts: Sequence[Mapping[str, Any]]) -> Tensor | None:
+        """The branches' extra channels (batch, Cx, F, h, w), stacked in their order."""
+        if "channels" not in self.reads:
+            return None
+        given = [part.get("channels") for part in parts]
+        if any(part is None for part in given):
+            raise VidgenError(
+                f"This model reads {self.extra_channels} latent channels beside the noisy ones, such as depth, and "
+                "nothing supplies them. Choose a method that does, or a model without them."
+            )
+        found = {part.shape[1] for part in given if part is not None}
+        if found != {self.extra_channels}:
+            raise VidgenError(f"This model reads {self.extra_channels} extra channels; {sorted(found)} were supplied.")
+        return torch.cat([part.to(self.device, self.dtype) for part in given if part is not None])
 
     def _project(self, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:
         if self._projected is None or self._projected[0] is not embeds or torch.is_grad_enabled():
@@ -169,10 +200,14 @@ class Backbone(nn.Module):
             self._selected = inputs
         if self.offload is not None:
             self.offload.need(self.denoiser)
-        network = self.graphed or self.denoiser
-        out: Tensor = network(
-            latents.to(self.device, self.dtype), t, encoder_hidden_states=inputs.placeholder, return_dict=False
-        )[0]
+        latents = latents.to(self.device, self.dtype)
+        if inputs.channels is not None:
+            latents = torch.cat([latents, inputs.channels], dim=1)
+        return self._denoise(self.graphed or self.denoiser, latents, t, inputs)
+
+    def _denoise(self, network: Any, latents: Tensor, t: Tensor, inputs: ModelInput) -> Tensor:
+        """One call of the stock network on all its channels (batch, C + Cx, F, h, w)."""
+        out: Tensor = network(latents, t, encoder_hidden_states=inputs.placeholder, return_dict=False)[0]
         return out
 
     # ------------------------------------------------------------------------------------------------ text
@@ -230,6 +265,14 @@ class Backbone(nn.Module):
             cells = part.transpose(1, 2).flatten(0, 1).to(device, self.vae.dtype) / scaling
             pixels = self.vae.decode(cells, return_dict=False)[0].float().cpu()
             yield pixels.mul_(0.5).add_(0.5).clamp_(0, 1).unflatten(0, (len(part), -1))
+
+    # --------------------------------------------------------------------------------------------- files
+
+    def save(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the parts to a new folder from which they can be loaded again, weights in ``dtype``."""
+        from vidgen_core.models.saving import save_backbone
+
+        save_backbone(self, folder, dtype)
 
 
 def _stack_texts(texts: Sequence[PerFrameText]) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,17 @@ def load_text_encoder(path: str, dtype: torch.dtype, variant: str | None = None)
         return model.eval()
 
 
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or hub id. Raises BadRequest where it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    except Exception as error:  # transformers raises many kinds here
+        raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
+
+
 def with_prefix_of(cls: Any, state: Mapping[str, torch.Tensor], prefix: str = "text_model.") -> dict[str, torch.Tensor]:
     """A text encoder's tensors under the names that ``cls`` of the installed transformers uses."""
     with torch.device("meta"):
@@ -167,6 +178,12 @@ def read_scheduler_config(path: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise BadRequest(f"'{file}' holds no scheduler configuration. Copy it from the original.")
     return config
+
+
+def pipeline_of(path: str) -> str | None:
+    """The pipeline class that a model folder names; None where it has no index, or is a hub id."""
+    file = Path(path) / "model_index.json"
+    return str(json.loads(file.read_text()).get("_class_name")) if file.is_file() else None
 
 
 def _account(name: str, info: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from vidgen_core.errors import BadRequest
 from vidgen_core.models import loading
 from vidgen_core.models.backbone import Backbone
 
@@ -30,16 +29,11 @@ def load(
         BadRequest: the folder is no model, or its weights are missing, damaged, pickled or of another shape.
     """
     from diffusers import AutoencoderKL, UNet3DConditionModel
-    from transformers import AutoTokenizer
 
     path = loading.resolve(path)
     # Small files first: what is wrong with them is told before gigabytes are read.
     scheduler_config = loading.read_scheduler_config(path)
-    try:
-        with loading.quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
-    except Exception as error:  # transformers raises many kinds here
-        raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
+    tokenizer = loading.load_tokenizer(path)
     return Backbone(
         denoiser or loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant),
         loading.load_component(AutoencoderKL, path, "vae", dtype, variant),

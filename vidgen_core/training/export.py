@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from vidgen_core.models.saving import save_backbone
 from vidgen_core.placement import DTYPES
 
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[P
     """
     backbone, written = run.backbone, []
     trained = {id(parameter) for parameter in learner.trainables.values()}
-    parts = (backbone.denoiser, backbone.vae, backbone.text_encoder)
-    if any(id(p) in trained for part in parts if part is not None for p in part.parameters()):
-        written.append(_whole(folder / "model", lambda fresh: save_backbone(backbone, fresh, DTYPES[dtype])))
+    trained -= {id(parameter) for parameter in backbone.methods.parameters()}
+    if any(id(parameter) in trained for parameter in backbone.parameters()):
+        written.append(_whole(folder / "model", lambda fresh: backbone.save(fresh, DTYPES[dtype])))
     if any(True for _ in backbone.methods.parameters()):
         written.append(_whole(folder / "methods", lambda fresh: _save_methods(backbone, fresh)))
     return written
