@@ -27,16 +27,8 @@ def resolve(path: str) -> str:
 
     Raises BadRequest for a path that looks like a folder but is none, or holds no model.
     """
-    if path.startswith(PACKAGE):
-        from importlib.resources import files
-
-        package, _, inside = path.removeprefix(PACKAGE).partition("/")
-        try:
-            folder = Path(str(files(package).joinpath(inside)))
-        except ModuleNotFoundError as error:
-            raise BadRequest(f"'{path}' lies in the package '{package}', which is not installed.") from error
-    else:
-        folder = Path(path).expanduser()
+    folder = located(path)
+    if not path.startswith(PACKAGE):
         looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
         if not folder.exists() and not looks_local:
             return path
@@ -47,6 +39,19 @@ def resolve(path: str) -> str:
             f"'{folder}' is not a model: a diffusers folder has model_index.json, or at least unet/config.json."
         )
     return str(folder)
+
+
+def located(path: str) -> Path:
+    """Where a path or ``pkg://package/folder`` lies, whether it is there or not."""
+    if not path.startswith(PACKAGE):
+        return Path(path).expanduser()
+    from importlib.resources import files
+
+    package, _, inside = path.removeprefix(PACKAGE).partition("/")
+    try:
+        return Path(str(files(package).joinpath(inside)))
+    except ModuleNotFoundError as error:
+        raise BadRequest(f"'{path}' lies in the package '{package}', which is not installed.") from error
 
 
 def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, variant: str | None = None) -> Any:
