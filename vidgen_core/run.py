@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vidgen_core.config import Composed
+    from vidgen_core.data.latent_cache import LatentCache
     from vidgen_core.data.sample import Batch
     from vidgen_core.models.backbone import Backbone, ModelInput
     from vidgen_core.placement import Placement
@@ -91,6 +92,7 @@ class Run:
         provenance: What ``run.yaml`` records beside the configuration.
         stage: Keys the noise of nested runs: ``base``, ``refine``.
         batch: What is trained on now; None while a video is made.
+        latent_cache: Where training keeps what the VAE made of its data, or None.
     """
 
     def __init__(self, request: Request, config: Mapping[str, Any], moments: Moments, stage: str = "base") -> None:
@@ -104,6 +106,7 @@ class Run:
         self.texts: conditioning.TextTable
         self.provenance: dict[str, Any] = {}
         self.batch: Batch | None = None
+        self.latent_cache: LatentCache | None = None
         self.notes: list[str] = []  # warnings for the user, shown once
 
     def place(self, backbone: Backbone, placement: Placement) -> None:

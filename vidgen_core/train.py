@@ -6,6 +6,7 @@ noise and dropout are keyed by the step, so a resumed training is bit for bit th
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core import provenance
+from vidgen_core.data.latent_cache import LatentCache
 from vidgen_core.data.loading import read_ahead
 from vidgen_core.data.sample import Batch, Draw, Source, draw_of
 from vidgen_core.errors import BadRequest, VidgenError
@@ -61,6 +63,9 @@ def train(composed: Composed) -> list[Path]:
         open_for_training(run, accelerator, stack)
         learner = Learner(run, choose_trainables(run))
         source: Source = moments.data(run=run)
+        held_out = source.held_out() or source
+        if options["cache"] == "latents":
+            source.cache = held_out.cache = run.latent_cache = latent_cache(run, folder)
         steps = number_of_steps(options, source, accelerator.num_processes)
         optimiser = make_optimiser(learner.trainables, options)
         schedule = make_schedule(optimiser, options, steps)
@@ -100,7 +105,7 @@ def train(composed: Composed) -> list[Path]:
             log.show(done, {"loss": numbers["loss"]}, line=done % options["log_every"] == 0 or last)
             if due(done, options["validate_every"], last):
                 with evaluating(learner, averaged):
-                    found = validate(learner, source, options, config["seed"], accelerator)
+                    found = validate(learner, held_out, options, config["seed"], accelerator)
                 log.write(done, found)
                 log.say(f"validation {found['validation']:.5f}")
                 checkpoints.save_best(done, found["validation"])
@@ -170,6 +175,14 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     if options["gradient_checkpointing"]:
         stack.enter_context(gradient_checkpointing(backbone.denoiser))
     backbone.methods.to(accelerator.device)
+
+
+def latent_cache(run: Run, folder: Path) -> LatentCache:
+    """The cache of what this VAE makes of pixels, in ``trainer.cache_dir`` or beside the checkpoints."""
+    digest = hashlib.sha256()
+    for tensor in run.backbone.vae.state_dict().values():
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return LatentCache(run.config["trainer"]["cache_dir"] or folder / "latent_cache", digest.hexdigest()[:16])
 
 
 def number_of_steps(options: Any, source: Source, processes: int) -> int:

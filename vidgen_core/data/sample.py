@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from vidgen_core.noise import seed_of
+
+if TYPE_CHECKING:
+    from vidgen_core.data.latent_cache import LatentCache
 
 
 @dataclass
@@ -89,7 +92,17 @@ class Draw:
 
 
 class Source(Protocol):
-    """Where samples come from. ``draw`` runs in worker processes: it must be picklable and open its files lazily."""
+    """Where samples come from. ``draw`` runs in worker processes: it must be picklable and open its files lazily.
+
+    Attributes:
+        cache: What the VAE made of earlier samples; set by the training before workers start.
+    """
+
+    cache: LatentCache | None
+
+    def held_out(self) -> Source | None:
+        """Where validation draws from; None: from this source, with a seed of its own."""
+        ...
 
     def __len__(self) -> int:
         """Samples of one epoch; 0 where they have no end."""

@@ -68,7 +68,7 @@ class Denoising:
     def training_step(self, run: Run, batch: Batch) -> Prediction:
         """Encode, noise, condition and predict one batch."""
         scheduler = self.noise_schedule(run)
-        latents = encoded(run, batch, self.posterior)
+        latents = self.latents(run, batch)
         noise = self.noise(batch, latents)
         timesteps = self.timesteps(batch, scheduler.config.num_train_timesteps).to(latents.device)
         window = self.conditioned(run, batch)
@@ -81,6 +81,10 @@ class Denoising:
         if self.snr_gamma is not None:
             error = error * self.weights(prediction.timesteps, run)
         return {"denoising": error.mean()}
+
+    def latents(self, run: Run, batch: Batch) -> Tensor:
+        """The clean latents (B, C, F, h, w) of a batch."""
+        return encoded(run, batch, self.posterior)
 
     def noise_schedule(self, run: Run) -> Any:
         """DDPM with the checkpoint's betas, made once."""
@@ -154,9 +158,19 @@ def encoded(run: Run, batch: Batch, posterior: str = "sample") -> Tensor:
     fresh = [sample for sample in batch.samples if sample.moments is None]
     if fresh:
         frames = torch.cat([sample.frames for sample in fresh if sample.frames is not None])
+        multiple = run.backbone.size_multiple
+        if frames.shape[-2] % multiple or frames.shape[-1] % multiple:
+            raise BadRequest(
+                f"Frames of {frames.shape[-2]} x {frames.shape[-1]} pixels do not divide by {multiple}, as this model "
+                "needs. Choose another data.size."
+            )
         moments = run.backbone.encode(to_model_range(frames.to(device)))
         for sample, part in zip(fresh, moments.split([sum(sample.scene_frames) for sample in fresh]), strict=True):
-            sample.moments = part
+            # Rounded as the cache keeps them, so that a sample is the same whether it was there or not.
+            sample.moments = (part if run.latent_cache is None else part.half()).contiguous()
+            if run.latent_cache is not None and sample.cache_keys:
+                for key, scene in zip(sample.cache_keys, part.split(list(sample.scene_frames)), strict=True):
+                    run.latent_cache.put(key, scene)
     moments = torch.stack([sample.moments.to(device).float() for sample in batch.samples if sample.moments is not None])
     mean, log_variance = moments.transpose(1, 2).chunk(2, dim=1)
     if posterior == "sample":

@@ -60,8 +60,13 @@ class Clips:
             raise BadRequest(f"data.scenes={scenes} is neither single nor stories.")
         self.scenes = scenes
 
+    cache = None
+
     def __len__(self) -> int:
         return 0
+
+    def held_out(self) -> None:
+        return None
 
     def draw(self, draw: Draw) -> Batch:
         """The clips of one micro-batch."""

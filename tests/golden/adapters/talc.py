@@ -15,12 +15,17 @@ from vidgen_talc.method import build
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
 from vidgen_core.data.pixels import fit, to_model_range
+from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.unet3d import load_denoiser
 from vidgen_core.moments import Moments
+from vidgen_core.placement import Placement
 from vidgen_core.request import Request, VideoRequest, single_scene
 from vidgen_core.run import CORE_HOOKS, Run, opened
 from vidgen_core.sampling import denoiser
+from vidgen_core.train import TRAINING_HOOKS
+from vidgen_core.training.denoising import Denoising
+from vidgen_core.training.learner import Learner, choose_trainables
 
 Case = dict[str, Any]
 
@@ -127,12 +132,60 @@ def pixels(case: Case, folder: Path) -> dict[str, Tensor]:
     }
 
 
+class GivenStep(Denoising):
+    """Trains on the case's latents with the case's noise."""
+
+    def __init__(self, latents: Tensor, noise: Tensor) -> None:
+        super().__init__()
+        self.given = latents, noise
+
+    def latents(self, run: Run, batch: Batch) -> Tensor:
+        return self.given[0]
+
+    def noise(self, batch: Batch, latents: Tensor) -> Tensor:
+        return self.given[1]
+
+
+def train_step(case: Case, folder: Path) -> dict[str, Tensor]:
+    """One step of the training loop's own module, without the optimiser."""
+    scalars, tensors = case["scalars"], case["tensors"]
+    spans, embeds = scalars["frames_per_scene"], tensors["scene_embeds"]
+    captions = tuple(f"scene {i}" for i in range(len(spans)))
+    backbone = imported(case, folder).eval()
+    texts = dict(zip(captions, embeds, strict=True)) | {"": torch.zeros_like(embeds[0])}
+    backbone.encode_text = lambda wanted: torch.stack([texts[text] for text in wanted])  # type: ignore[method-assign]
+    step = GivenStep(tensors["latents"], tensors["noise"])
+    moments = Moments({"talc": build(), "objective": step}, defaults=TRAINING_HOOKS)
+    frames, height, width = tensors["latents"].shape[2:]
+    request = Request((), frames, height * 8, width * 8, fps=8, seed=0, guidance_scale=1.0, num_inference_steps=1)
+    run = Run(request, {"trainer": {"trainable": "all"}}, moments)
+    run.place(backbone, Placement(torch.device("cpu"), torch.float32))
+    samples = [Sample(captions, tuple(spans), number=b) for b in range(len(tensors["latents"]))]
+    batch = Batch(samples, Draw((0,), 0, 0, 0, 0.0, 0), timestep=scalars["timestep"])
+    with backbone.attention_installed("sdpa"), moments.attach(run=run, backbone=backbone):
+        learner = Learner(run, choose_trainables(run)).eval()
+        seen: dict[str, Any] = {}
+        whole = moments.training_step
+        moments.training_step = lambda **named: seen.setdefault("prediction", whole(**named))
+        loss = sum(learner(batch).values())
+        loss.backward()
+    gradients = {name.removeprefix("denoiser."): p.grad for name, p in learner.trainables.items()}
+    return {
+        "noisy_latents": seen["prediction"].noisy,
+        "model_pred": seen["prediction"].output.detach(),
+        "loss": loss.detach(),
+        "grad_norm": torch.stack([g.norm() for g in gradients.values()]).norm(),
+        **{f"grad.{name}": gradients[name] for name in scalars["gradients_of"]},
+    }
+
+
 ADAPTERS: dict[str, Callable[[Case, Path], dict[str, Tensor]]] = {
     "unet_forward": unet_forward,
     "denoise_talc": lambda case, folder: denoise(case, folder, talc=True),
+    "train_step": train_step,
     "denoise_plain": lambda case, folder: denoise(case, folder, talc=False),
     "pixels": pixels,
 }
 
-TRAINING_KINDS = ("train_step", "tables")
+TRAINING_KINDS = ("tables",)
 """Kinds that belong to the training loop and to the evaluation, which are not part of vidgen yet."""

@@ -1,0 +1,187 @@
+"""What one training does, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainings import composed, curve, interrupt_after, last, numbers, same
+
+from vidgen_core import train as loop
+from vidgen_core.cli import main
+from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.train import train
+from vidgen_core.training.denoising import Denoising
+
+
+@pytest.fixture(scope="module")
+def trained(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(composed(stories, out, "trainer.validate_every=2", "trainer.validation_samples=2"))
+    return out
+
+
+def test_the_log_has_a_line_for_every_step_with_its_losses(trained: Path) -> None:
+    steps = [line for line in curve(trained) if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert all(line["loss"] == pytest.approx(line["denoising"]) and line["grad_norm"] > 0 for line in steps)
+
+
+def test_the_result_is_a_model_of_the_averaged_weights(trained: Path) -> None:
+    from vidgen_core.models.unet3d import load
+
+    unet = load(str(trained / "model")).denoiser.state_dict()
+    averaged = load_file(trained / "checkpoints" / "step_00000004" / "averaged.safetensors")
+    best = load_file(trained / "checkpoints" / "best" / "trained.safetensors")
+    assert any(same({f"denoiser.{k}": v for k, v in unet.items()}, found) for found in (averaged, best))
+
+
+def test_the_result_makes_videos(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = ["prompt=x", "num_frames=2", "height=32", "width=32", "num_inference_steps=1"]
+    assert main([*request, "model=modelscope", f"model.path={trained / 'model'}"]) == 0
+
+
+def test_validation_measures_the_same_samples_at_every_timestep(trained: Path) -> None:
+    measured = [line for line in curve(trained) if "validation" in line]
+    assert [line["step"] for line in measured] == [2, 4]
+    assert {f"validation_t{t}" for t in (1, 10, 100, 500, 800, 950)} <= measured[0].keys()
+    best = json.loads((trained / "checkpoints" / "index.json").read_text())["best"]
+    assert best["loss"] == pytest.approx(min(numbers(measured, "validation")), rel=1e-6)
+
+
+def test_validation_does_not_change_the_training(stories: Path, trained: Path, tmp_path: Path) -> None:
+    train(composed(stories, tmp_path / "run"))
+    assert same(last(tmp_path / "run"), last(trained))
+
+
+def test_twenty_steps_equal_ten_resumed_for_ten_more(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("trainer.max_steps=20", "trainer.accumulation=1", "trainer.checkpoint_every=5", "trainer.workers=1")
+    train(composed(stories, tmp_path / "straight", *more))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "optimise", interrupt_after(12))
+        train(composed(stories, tmp_path / "resumed", *more))
+    torch.rand(7)  # the state of the generator must not matter
+    train(composed(stories, tmp_path / "resumed", *more, "resume=true"))
+    for file in ("trained.safetensors", "averaged.safetensors"):
+        assert same(last(tmp_path / "resumed", file), last(tmp_path / "straight", file))
+    assert curve(tmp_path / "resumed") == curve(tmp_path / "straight")
+
+
+def test_only_so_many_checkpoints_are_kept(stories: Path, tmp_path: Path) -> None:
+    train(composed(stories, tmp_path / "run", "trainer.checkpoint_every=1", "trainer.keep=2"))
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*"))
+    assert kept == ["step_00000003", "step_00000004"]
+
+
+def test_samples_are_drawn_as_contact_sheets(stories: Path, tmp_path: Path) -> None:
+    prompt = 'prompt=["one","two"]'
+    small = ("num_frames=2", "height=32", "width=32", "num_inference_steps=1")
+    train(composed(stories, tmp_path / "run", prompt, *small, "trainer.sample_every=2"))
+    sheets = sorted(path.name for path in (tmp_path / "run" / "samples").glob("*.png"))
+    assert [sheet[:13] for sheet in sheets] == ["step_00000002", "step_00000004"]
+
+
+def test_frozen_parts_stay_as_they_are(stories: Path, tmp_path: Path) -> None:
+    train(composed(stories, tmp_path / "run", "trainer.trainable=temporal"))
+    assert all("temp_convs" in name or "temp_attentions" in name for name in last(tmp_path / "run"))
+
+
+class TestNumbersThatAreNone:
+    @pytest.fixture
+    def broken_from(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Makes the loss NaN in a range of micro-batches."""
+        whole, calls = Denoising.training_step, iter(range(10**6))
+
+        def install(bad: range) -> None:
+            def training_step(self: Any, run: Any, batch: Any) -> Any:
+                prediction = whole(self, run, batch)
+                if next(calls) in bad:
+                    prediction.output = prediction.output * math.nan
+                return prediction
+
+            monkeypatch.setattr(Denoising, "training_step", training_step)
+            for name, value in vars(whole).items():
+                setattr(training_step, name, value)
+
+        return install
+
+    def test_one_bad_step_is_left_out(self, stories: Path, tmp_path: Path, broken_from: Any) -> None:
+        broken_from(range(2, 4))
+        train(composed(stories, tmp_path / "run"))
+        assert all(torch.isfinite(tensor).all() for tensor in last(tmp_path / "run").values())
+
+    def test_many_end_the_training_and_leave_the_last_good_checkpoint(
+        self, stories: Path, tmp_path: Path, broken_from: Any
+    ) -> None:
+        broken_from(range(4, 100))
+        more = ("trainer.max_steps=20", "trainer.nonfinite_limit=2")
+        with pytest.raises(VidgenError, match="3 steps in a row"):
+            train(composed(stories, tmp_path / "run", *more))
+        assert all(torch.isfinite(tensor).all() for tensor in last(tmp_path / "run").values())
+
+
+def test_a_full_disk_costs_nothing_that_was_written(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vidgen_core.training import checkpoints
+
+    whole = checkpoints.save_file
+
+    def full_from_step_4(state: Any, path: Path) -> None:
+        if "step_00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        whole(state, path)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(VidgenError, match=r"disk is full.*step_00000002' stays"):
+        patched.setattr(checkpoints, "save_file", full_from_step_4)
+        train(composed(stories, out))
+    assert not list((out / "checkpoints").glob(".*unfinished"))
+    train(composed(stories, out, "resume=true"))
+    assert (out / "model").is_dir()
+
+
+def test_too_little_memory_says_what_to_switch_on(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "optimise", out_of_memory)
+    with pytest.raises(VidgenError, match="trainer.gradient_checkpointing=true"):
+        train(composed(stories, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("trainer.trackers=[tensorbord]", "Did you mean 'tensorboard'"),
+        ("trainer.trackers=[comet_ml]", "'comet_ml' is not installed"),
+        ("trainer.rate_scale.attn9=2", "no parameter that trains has 'attn9'"),
+        ("trainer.mixed_precision=fp16", "needs a GPU"),
+        ("trainer.optimizer=adamw8bit", "pip install bitsandbytes"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_first_step(
+    argument: str, message: str, stories: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadRequest, match=message):
+        train(composed(stories, tmp_path / "run", argument))
+
+
+def test_a_checkpoint_of_another_training_is_refused(stories: Path, trained: Path) -> None:
+    with pytest.raises(BadRequest, match=r"another trainer\.trainable"):
+        train(composed(stories, trained, "trainer.trainable=temporal", "resume=true"))
+
+
+def test_a_finished_folder_is_not_written_over(stories: Path, trained: Path) -> None:
+    with pytest.raises(BadRequest, match="already holds a run"):
+        train(composed(stories, trained))

@@ -1,0 +1,59 @@
+"""Two processes on the CPU: they are two, they see what one would see, and they resume as one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from trainings import arguments, curve, last, numbers, same
+
+HERE = Path(__file__).parent
+
+
+def launch(processes: int, steps: int, *given: str) -> str:
+    """Train in processes of their own; returns what they said."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(HERE / "driver.py"), str(steps), *given],
+        env=environment,
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def two(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("two") / "run"
+    return out, launch(2, -1, *arguments(stories, out, *TWENTY))
+
+
+TWENTY = ("trainer.max_steps=20", "trainer.accumulation=1", "trainer.checkpoint_every=5", "trainer.dropout=0")
+
+
+def test_there_are_two_processes(two: tuple[Path, str]) -> None:
+    assert "20 steps of 2 samples, 2 processes on cpu" in two[1]
+
+
+def test_two_processes_have_the_loss_curve_of_one_with_the_same_samples(
+    two: tuple[Path, str], stories: Path, tmp_path: Path
+) -> None:
+    launch(1, -1, *arguments(stories, tmp_path / "one", *TWENTY, "trainer.batch_size=2"))
+    one, both = numbers(curve(tmp_path / "one"), "loss"), numbers(curve(two[0]), "loss")
+    assert both == pytest.approx(one, rel=2e-4)
+
+
+def test_two_processes_resumed_equal_two_straight(two: tuple[Path, str], stories: Path, tmp_path: Path) -> None:
+    out = tmp_path / "resumed"
+    assert "interrupted" in launch(2, 12, *arguments(stories, out, *TWENTY))
+    launch(2, -1, *arguments(stories, out, *TWENTY, "resume=true"))
+    for file in ("trained.safetensors", "averaged.safetensors"):
+        assert same(last(out, file), last(two[0], file))
+    assert curve(out) == curve(two[0])
