@@ -80,6 +80,8 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     given = set_values(tree, asked, (*choices, "method"), _method_names(found), list(methods), documented)
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
+    if "trainer" in config:
+        _take_trainer_defaults(config, given, documented)
     _check_families(config, methods, catalog)
     return _complete(config, {key: config[key] for key in given if key in config}, found, documented)
 
@@ -200,6 +202,19 @@ def _check_reads(config: Mapping[str, Any], found: Mapping[str, Found]) -> None:
         if not candidates & reading:
             mend = f" Methods that read {read}=: {', '.join(sorted(reading))}." if reading else ""
             raise BadRequest(f"{key}= is given, but no chosen method reads it. Leave it out.{mend}")
+
+
+def _take_trainer_defaults(config: dict[str, Any], given: Mapping[str, Any], documented: Mapping[str, Key]) -> None:
+    """How the chosen methods are trained, where the user does not say; the last of the list wins."""
+    for name in config["method"]:
+        for key, value in (config["methods"][name].get("trainer_defaults") or {}).items():
+            full = f"trainer.{key}"
+            if key not in config["trainer"]:
+                raise BadRequest(f"The method '{name}' has a default for '{full}'.{nearest(key, config['trainer'])}")
+            if full not in given:
+                config["trainer"][key] = check_value(
+                    Override(full, value, str(value)), config["trainer"][key], documented.get(full)
+                )
 
 
 def _check_families(config: Mapping[str, Any], methods: Mapping[str, Plugin], catalog: Catalog) -> None:

@@ -32,7 +32,8 @@ class Stage:
 
     @property
     def _record(self) -> str:
-        return json.dumps({"overrides": self.overrides, "values": self.values}, sort_keys=True, default=str)
+        values = {key: value for key, value in self.values.items() if key != "resume"}
+        return json.dumps({"overrides": self.overrides, "values": values}, sort_keys=True, default=str)
 
     @property
     def finished(self) -> bool:

@@ -11,7 +11,10 @@ from typing import Any
 from vidgen_core.errors import BadRequest, VidgenError, nearest
 from vidgen_core.plugin import discover
 
-FACTS = ("_target_", "family", "request_defaults", "method_defaults", "example_prompt", "weights")
+FACTS = (
+    *("_target_", "family", "request_defaults", "method_defaults", "trainer_defaults"),
+    *("example_prompt", "weights"),
+)
 """Keys that tell the house about an object; they are not handed to it."""
 
 

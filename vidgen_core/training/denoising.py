@@ -75,7 +75,7 @@ class Denoising:
         return denoised(run, window, scheduler, latents, noise, timesteps)
 
     @hookimpl
-    def losses(self, run: Run, prediction: Any) -> dict[str, Tensor]:
+    def losses(self, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
         """``denoising``: the mean squared error, weighted by timestep where asked."""
         error = (prediction.output - prediction.target.float()).square().flatten(1).mean(1)
         if self.snr_gamma is not None:

@@ -28,18 +28,21 @@ def make_optimiser(trainables: Mapping[str, Tensor], options: Mapping[str, Any])
         groups.setdefault(factor, []).append(parameter)
     rate = options["learning_rate"]
     listed = [{"params": parameters, "lr": rate * factor} for factor, parameters in groups.items()]
-    chosen: Any = torch.optim.AdamW
-    if options["optimizer"] == "adamw8bit":
-        try:
-            from bitsandbytes.optim import AdamW8bit as chosen
-        except ImportError as error:
-            raise BadRequest(
-                "trainer.optimizer=adamw8bit needs bitsandbytes: pip install bitsandbytes, or use adamw."
-            ) from error
-    optimiser: torch.optim.Optimizer = chosen(
+    kind = _adamw_8bit() if options["optimizer"] == "adamw8bit" else torch.optim.AdamW
+    optimiser: torch.optim.Optimizer = kind(
         listed, betas=tuple(options["betas"]), eps=options["epsilon"], weight_decay=options["weight_decay"]
     )
     return optimiser
+
+
+def _adamw_8bit() -> Any:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise BadRequest(
+            "trainer.optimizer=adamw8bit needs bitsandbytes: pip install bitsandbytes, or use adamw."
+        ) from error
+    return AdamW8bit
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from vidgen_core.models.unet3d import load
 from vidgen_core.noise import seed_of
 from vidgen_core.run import Run, build_model
 from vidgen_core.training.denoising import Denoising
+from vidgen_moving_shapes.training.fresh import fresh_weights
 from vidgen_moving_shapes.training.path_heads import PathHeads
 from vidgen_moving_shapes.training.text import WIDTH
 
@@ -52,7 +53,8 @@ class TextToVideo(Denoising):
         """The image model applied to every frame, with temporal layers that start as the identity."""
         if self.image_model is None:
             return build_model(run)
-        return inflated(self.image_model)
+        with fresh_weights(run.request.seed, "video"):
+            return inflated(self.image_model)
 
     @hookimpl
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
@@ -65,7 +67,7 @@ class TextToVideo(Denoising):
     @hookimpl
     def losses(self, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
         """The velocity error, and what the heads misread of every captioned path."""
-        terms = super().losses(run, prediction)
+        terms = super().losses(run, batch, prediction)
         if self.heads is not None and batch.timestep is None:
             paths = torch.stack([sample.extra["path"] for sample in batch.samples]).to(prediction.output.device)
             captioned = [any(scene.prompt for scene in video.scenes) for video in run.request.videos]
