@@ -7,7 +7,7 @@ page that shows the videos side by side. Whatever is finished is never made agai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,20 @@ def evaluate(evaluation: Evaluation) -> tuple[Results, list[Path]]:
         BadRequest: what was asked cannot be done; VidgenError for a run that failed.
     """
     folder = folder_of(evaluation)
-    metrics = evaluation.build_metrics()
+    instruments = evaluation.build_metrics()
+    if instruments.judge is not None:
+        instruments.judge.keep(folder / "answers.jsonl")
     videos = [
-        scored(made, metrics)
+        scored(made, instruments.metrics)
         for made in (_compared(evaluation, folder) if evaluation.experiment else find_videos(evaluation))
     ]
     results = Results(
         title=str(evaluation.config.get("title") or "Evaluation"),
         rows={row.name: row.label for row in evaluation.rows} or {"": "all videos"},
-        columns=columns_of(metrics),
+        columns=columns_of(instruments.metrics),
         reference=str(evaluation.config.get("reference") or ""),
         videos=videos,
-        accounts={name: account() for name, metric in metrics.items() if (account := getattr(metric, "account", None))},
+        accounts={"judge": instruments.judge.account()} if instruments.judge is not None else {},
         about=_about(evaluation),
     )
     return results, write(results, folder, int(evaluation.config["page_videos"]))
@@ -55,7 +57,7 @@ def folder_of(evaluation: Evaluation) -> Path:
     return Path(output["root"]).expanduser() / (evaluation.experiment or "evaluation")
 
 
-def scored(made: comparison.Made, metrics: dict[str, Metric]) -> Scored:
+def scored(made: comparison.Made, metrics: Mapping[str, Metric]) -> Scored:
     """One video with the scores of every metric, and their means."""
     scores: dict[str, float | None] = {}
     for name, metric in metrics.items():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from vidgen_core.metrics.footage import Metric
+    from vidgen_core.metrics.judge import Judge
 
 Catalog = Mapping[str, Mapping[str, Option]]
 
@@ -46,6 +47,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Instruments:
+    """What an evaluation measures with."""
+
+    metrics: Mapping[str, Metric]
+    judge: Judge | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A checked evaluation: plain data.
 
@@ -63,22 +72,28 @@ class Evaluation:
     rows: tuple[Row, ...] = ()
     request: tuple[str, ...] = ()
 
-    def build_metrics(self) -> dict[str, Metric]:
-        """The metrics by name. One judge serves all metrics that ask for one."""
-        judge: Any = None
+    def build_metrics(self) -> Instruments:
+        """The metrics by name; one judge, and one CLIP, serves all metrics that ask for one."""
+        shared: dict[str, Any] = {}
         built: dict[str, Metric] = {}
         for name in self.metrics:
             settings = dict(self.config["metrics"][name])
-            if "judge" in settings:
-                if not self.config["judge"].get("_target_"):
-                    raise BadRequest(
-                        f"metric={name} asks a judge. Choose one: judge=openai with judge.model=..., or "
-                        "judge=transformers with judge.path=..."
-                    )
-                judge = judge or instantiate(self.config["judge"])
-                settings["judge"] = judge
+            for part, config in self._shared_parts(name).items():
+                if part in settings:
+                    if part not in shared:
+                        shared[part] = instantiate(config)
+                    settings[part] = shared[part]
             built[name] = instantiate(settings)
-        return built
+        return Instruments(built, shared.get("judge"))
+
+    def _shared_parts(self, name: str) -> dict[str, Mapping[str, Any]]:
+        judge = self.config["judge"]
+        if "judge" in self.config["metrics"][name] and not judge.get("_target_"):
+            raise BadRequest(
+                f"metric={name} asks a judge. Choose one: judge=openai with judge.model=..., or judge=transformers "
+                "with judge.path=..."
+            )
+        return {"judge": judge, "clip": {"_target_": "vidgen_core.metrics.clip.load", **self.config["clip"]}}
 
 
 def compose_evaluation(arguments: Sequence[str], values: Mapping[str, Any] | None = None) -> Evaluation:

@@ -14,8 +14,11 @@ from vidgen_talc.method import build
 
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
+from vidgen_core.data.frame_sampling import segment_indices
 from vidgen_core.data.pixels import fit, to_model_range
 from vidgen_core.data.sample import Batch, Draw, Sample
+from vidgen_core.metrics.judge_answers import published_scores
+from vidgen_core.metrics.judge_frames import published_indices
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.unet3d import load_denoiser
 from vidgen_core.moments import Moments
@@ -179,13 +182,25 @@ def train_step(case: Case, folder: Path) -> dict[str, Tensor]:
     }
 
 
+def tables(case: Case, folder: Path) -> dict[str, Tensor]:
+    """Which frames are sampled and shown, and how a judge's answers are read; no network takes part."""
+    scalars = case["scalars"]
+    found = {
+        f"frame_indices_{total}_{count}": torch.tensor(segment_indices(total, count))
+        for total, count in scalars.get("frame_sampling", ())
+    }
+    for frames, scenes in scalars.get("eval_sampling", ()):
+        found[f"eval_indices_{frames}_{scenes}"] = torch.tensor(published_indices(frames, scenes))
+    for i, text in enumerate(scalars.get("judge_outputs", ())):
+        found[f"judge_scores_{i}"] = torch.tensor(published_scores(text) or (torch.nan,) * 3)
+    return found
+
+
 ADAPTERS: dict[str, Callable[[Case, Path], dict[str, Tensor]]] = {
     "unet_forward": unet_forward,
     "denoise_talc": lambda case, folder: denoise(case, folder, talc=True),
     "train_step": train_step,
     "denoise_plain": lambda case, folder: denoise(case, folder, talc=False),
     "pixels": pixels,
+    "tables": tables,
 }
-
-TRAINING_KINDS = ("tables",)
-"""Kinds that belong to the training loop and to the evaluation, which are not part of vidgen yet."""

@@ -1,0 +1,111 @@
+"""Scores by CLIP: are neighbouring frames alike, and does each scene fit its caption?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vidgen_core.errors import BadRequest
+from vidgen_core.metrics.footage import Footage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AT_ONCE = 32
+"""Frames that go through the model together."""
+
+
+def load(path: str | None, device: str = "auto") -> Clip:
+    """A CLIP model from a folder, ``pkg://package/folder`` or a hub id. Raises BadRequest with the reason."""
+    import transformers
+
+    from vidgen_core.models.loading import PACKAGE, located, quiet
+    from vidgen_core.placement import device_and_dtype
+
+    if not path:
+        raise BadRequest(
+            "The CLIP metrics need a model: clip.path=<folder or hub id>, such as openai/clip-vit-base-patch32."
+        )
+    folder = located(path)
+    if not folder.is_dir() and (path.startswith((PACKAGE, ".", "/", "~")) or path.count("/") != 1):
+        raise BadRequest(f"clip.path={path}: there is no folder '{folder}'. Give a CLIP model of transformers.")
+    source = str(folder) if folder.is_dir() else path
+    where, _ = device_and_dtype({"device": device})
+    # The processor without torchvision has a name of its own since transformers 5.
+    pictures = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+    try:
+        with quiet():
+            model = transformers.CLIPModel.from_pretrained(source)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            processor = pictures.from_pretrained(source)
+    except Exception as error:  # OSError, ValueError, KeyError: transformers raises many kinds
+        reason = " ".join(str(error).split())[:300]
+        raise BadRequest(f"clip.path={path} is no CLIP model ({type(error).__name__}: {reason}).") from error
+    return Clip(path, model.to(where).float().eval(), tokenizer, processor)
+
+
+class Clip:
+    """Unit features of frames and texts; those of the last video are kept, for the next metric."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, processor: Any) -> None:
+        self.name = name
+        self._model, self._tokenizer, self._processor = model, tokenizer, processor
+        self._last: tuple[Path, Tensor] | None = None
+
+    @torch.inference_mode()
+    def frames(self, footage: Footage) -> Tensor:
+        """(F, D) of unit length, on the CPU."""
+        if self._last is None or self._last[0] != footage.path:
+            parts = np.array_split(footage.frames, -(-len(footage.frames) // AT_ONCE))
+            self._last = footage.path, torch.cat([self._pictures(list(part)) for part in parts])
+        return self._last[1]
+
+    def _pictures(self, frames: Sequence[np.ndarray]) -> Tensor:
+        pixels = self._processor(images=frames, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+        seen = self._model.vision_model(pixel_values=pixels.to(self._model.device)).pooler_output
+        return normalize(self._model.visual_projection(seen).cpu(), dim=-1)
+
+    @torch.inference_mode()
+    def texts(self, captions: Sequence[str]) -> Tensor:
+        """(len(captions), D) of unit length, on the CPU; what is too long for the model is cut."""
+        most = self._model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(list(captions), padding=True, truncation=True, max_length=most, return_tensors="pt")
+        named = {name: tokens[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        read = self._model.text_model(**named).pooler_output
+        return normalize(self._model.text_projection(read).cpu(), dim=-1)
+
+
+class Consistency:
+    """The mean cosine of neighbouring frames' features, over cuts as well; 1 for a still picture."""
+
+    columns = ("clip_consistency",)
+
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+
+    def score(self, footage: Footage) -> dict[str, float | None]:
+        """None for a video of one frame."""
+        features = self._clip.frames(footage)
+        return {"clip_consistency": float((features[1:] * features[:-1]).sum(-1).mean()) if len(features) > 1 else None}
+
+
+class TextScore:
+    """The mean over scenes of the cosine of caption and frames."""
+
+    columns = ("clip_text",)
+
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+
+    def score(self, footage: Footage) -> dict[str, float | None]:
+        """Every scene counts alike, however long it is."""
+        features, texts = self._clip.frames(footage), self._clip.texts(footage.captions)
+        fits = [
+            (features[span.start : span.stop] @ text).mean() for span, text in zip(footage.spans, texts, strict=True)
+        ]
+        return {"clip_text": float(torch.stack(fits).mean())}
