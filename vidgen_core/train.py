@@ -30,6 +30,7 @@ from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed
 from vidgen_core.training.checkpoints import Checkpoints
 from vidgen_core.training.export import write_result
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
+from vidgen_core.training.interrupts import Interrupts
 from vidgen_core.training.learner import Learner, choose_trainables, dropout_of
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
@@ -87,6 +88,7 @@ def train(composed: Composed) -> list[Path]:
         batches = read_ahead(source, draws, options["workers"])
         bad = 0
         learner.train()
+        interrupts = stack.enter_context(Interrupts(active=accelerator.num_processes == 1))
         for step in range(start, steps):
             numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log)
             schedule.step()
@@ -112,8 +114,11 @@ def train(composed: Composed) -> list[Path]:
             if due(done, options["sample_every"], last) and accelerator.is_main_process:
                 with evaluating(learner, averaged):
                     draw_samples(run, requests, folder / "samples", done)
-            if due(done, options["checkpoint_every"], last):
+            if due(done, options["checkpoint_every"], last) or interrupts.asked:
                 checkpoints.save(done)
+            if interrupts.asked and not last:
+                log.say(f"interrupted after step {done}; the same command with output.dir={folder} resume=true goes on")
+                raise KeyboardInterrupt
         checkpoints.put_final_weights(options["export"])
         if accelerator.is_main_process:
             moments.finish_training(run=run, backbone=run.backbone)

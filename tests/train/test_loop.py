@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_twenty_steps_equal_ten_resumed_for_ten_more(
     for file in ("trained.safetensors", "averaged.safetensors"):
         assert same(last(tmp_path / "resumed", file), last(tmp_path / "straight", file))
     assert curve(tmp_path / "resumed") == curve(tmp_path / "straight")
+
+
+def test_a_training_asked_to_end_writes_a_checkpoint_first(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, steps = loop.optimise, iter(range(10))
+
+    def terminated_in_the_third(*args: Any, **kwargs: Any) -> Any:
+        if next(steps) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "optimise", terminated_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train(composed(stories, tmp_path / "run", "trainer.checkpoint_every=100"))
+    assert (tmp_path / "run" / "checkpoints" / "step_00000003").is_dir()
 
 
 def test_only_so_many_checkpoints_are_kept(stories: Path, tmp_path: Path) -> None:
@@ -157,7 +174,7 @@ def test_too_little_memory_says_what_to_switch_on(
 
     monkeypatch.setattr(loop, "optimise", out_of_memory)
     with pytest.raises(VidgenError, match="trainer.gradient_checkpointing=true"):
-        train(composed(stories, tmp_path / "run"))
+        train(composed(stories, tmp_path / "run", "trainer.gradient_checkpointing=false"))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +183,7 @@ def test_too_little_memory_says_what_to_switch_on(
         ("trainer.trackers=[tensorbord]", "Did you mean 'tensorboard'"),
         ("trainer.trackers=[comet_ml]", "'comet_ml' is not installed"),
         ("trainer.rate_scale.attn9=2", "no parameter that trains has 'attn9'"),
+        ("trainer.processes=2", "the launcher started 1"),
         ("trainer.mixed_precision=fp16", "needs a GPU"),
         ("trainer.optimizer=adamw8bit", "pip install bitsandbytes"),
     ],

@@ -41,6 +41,12 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
         project_dir=str(folder),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    wanted = options["processes"]
+    if wanted and wanted != accelerator.num_processes:
+        raise BadRequest(
+            f"trainer.processes={wanted}, but the launcher started {accelerator.num_processes}. On CPUs use `torchrun "
+            f"--nproc-per-node={wanted} -m vidgen_core train ...`; `accelerate launch --cpu` may start only one."
+        )
     present = {str(getattr(kind, "value", kind)) for kind in accelerator.log_with}
     for name in trackers:
         if name not in present:
