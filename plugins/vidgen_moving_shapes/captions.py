@@ -38,6 +38,10 @@ def pair_caption(mover: Entity, motion: str, in_front: bool, other: Entity, grou
     return f"a {mover.colour} {mover.shape} {motion} {side} a {other.colour} {other.shape} on a {ground} background"
 
 
+def image_pair_caption(front: Entity, back: Entity, ground: str) -> str:
+    return f"a {front.colour} {front.shape} in front of a {back.colour} {back.shape} on a {ground} background"
+
+
 def shortened_caption(
     rng: np.random.Generator, entity: Entity, motion: str, ground: str, same_entity: bool, same_ground: bool
 ) -> str:

@@ -1,42 +1,121 @@
-"""The pieces of the training do what the recipes rely on."""
+"""The pieces of the trainings do what the recipes rely on."""
 
-from pathlib import Path
+from __future__ import annotations
+
+import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from vidgen_moving_shapes.captions import clip_caption, merged_caption
-from vidgen_moving_shapes.combinations import COMBINATIONS
-from vidgen_moving_shapes.tokenizer import MAX_LENGTH, UNKNOWN, build_tokenizer
-from vidgen_moving_shapes.training import text_to_image
-from vidgen_moving_shapes.training.autoencoder import (
-    LATENT_DEVIATION,
-    build_autoencoder,
-    draw_images,
-    fold_statistics,
-)
-from vidgen_moving_shapes.training.clips import draw_batch
-from vidgen_moving_shapes.training.diffusion import build_scheduler
-from vidgen_moving_shapes.training.progress import AveragedWeights, learning_rate_factor, write_folder
+from vidgen_moving_shapes.captions import clip_caption, image_pair_caption, merged_caption
+from vidgen_moving_shapes.combinations import COMBINATIONS, ENTITIES, HELD_OUT_IMAGES
+from vidgen_moving_shapes.tokenizer import END, MAX_LENGTH, UNKNOWN, build_tokenizer
+from vidgen_moving_shapes.training.autoencoder import LATENT_DEVIATION, build_autoencoder, fold_statistics
+from vidgen_moving_shapes.training.clips import Clips
+from vidgen_moving_shapes.training.fresh import SCHEDULER
+from vidgen_moving_shapes.training.image_encoder import Embedded, build_clip, contrastive_loss
+from vidgen_moving_shapes.training.images import Images
 from vidgen_moving_shapes.training.text import WIDTH
-from vidgen_moving_shapes.training.text_to_video import draw_timesteps
-from vidgen_moving_shapes.training.video_model import FrameText, build_unet
+from vidgen_moving_shapes.training.text_to_image import build_unet as build_image_unet
+from vidgen_moving_shapes.training.video import TextToVideo
+from vidgen_moving_shapes.training.video import build_unet as build_video_unet
+from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS
+
+from vidgen_core.data.pixels import to_model_range
+from vidgen_core.data.sample import Batch, Draw
+from vidgen_core.errors import BadRequest
+from vidgen_core.sampling import make_scheduler
 
 
-def test_the_tokenizer_knows_every_caption() -> None:
-    tokenizer = build_tokenizer()
+def draw(count: int = 64, progress: float = 0.0) -> Draw:
+    return Draw(tuple(range(count)), step=0, micro=0, rank=0, progress=progress, seed=0)
+
+
+# ------------------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize("end_last", [False, True])
+def test_the_tokenizer_knows_every_caption(end_last: bool) -> None:
+    tokenizer = build_tokenizer(end_last)
     captions = [clip_caption(*combination) for combination in COMBINATIONS]
+    captions += [image_pair_caption(first, second, "pink") for first, second in pairwise(ENTITIES)]
     tokens = tokenizer([merged_caption(captions[:4]), *captions], padding="max_length", max_length=MAX_LENGTH)
     assert not any(tokenizer.convert_tokens_to_ids(UNKNOWN) in row for row in tokens.input_ids)
     assert all(len(row) == MAX_LENGTH for row in tokens.input_ids)
 
 
+def test_a_clip_takes_the_end_of_a_caption_for_its_end() -> None:
+    tokenizer = build_tokenizer(end_last=True)
+    assert tokenizer.convert_tokens_to_ids(END) == len(tokenizer) - 1
+    clip = build_clip(tokenizer).eval()
+    short, long = ("a red circle moves up on a white background", "a red circle moves up on a black background")
+    tokens = tokenizer([short, long], padding="max_length", max_length=20, return_tensors="pt")
+    with torch.no_grad():
+        found = clip.text_model(input_ids=tokens.input_ids)
+    end = (tokens.input_ids[0] == tokenizer.eos_token_id).nonzero()[0]
+    assert torch.equal(found.pooler_output[0], found.last_hidden_state[0, end][0])
+    assert not torch.allclose(found.pooler_output[0], found.pooler_output[1], atol=1e-3)
+
+
+# -------------------------------------------------------------------------------------------------- data
+
+
+def test_pictures_for_training_show_no_held_out_combination() -> None:
+    unseen = {(entity.colour, entity.shape, ground) for entity, ground in HELD_OUT_IMAGES}
+    captions = [s.captions[0].split() for s in Images(pairs=0.5).draw(draw(200)).samples]
+    for words in captions:
+        starts = [0, *(i + 1 for i, word in enumerate(words) if word == "of")]
+        assert not {(words[i + 1], words[i + 2], words[-2]) for i in starts} & unseen
+
+
+def test_a_picture_of_two_objects_has_three_depths_and_two_colours() -> None:
+    for sample in Images(pairs=1.0, nearness=True).draw(draw(20)).samples:
+        assert np.unique(sample.extra["nearness"]) == pytest.approx([GROUND_NEARNESS, BACK_NEARNESS, FRONT_NEARNESS])
+        words = sample.captions[0].split()
+        assert "in front of" in sample.captions[0] and words[1] != words[words.index("of") + 2]
+
+
+def test_a_picture_depends_on_its_number_alone() -> None:
+    whole, part = Images().draw(draw(4)), Images().draw(Draw((2, 3), 5, 1, 1, 0.5, 0))
+    for first, second in zip(whole.samples[2:], part.samples, strict=True):
+        assert torch.equal(first.frames, second.frames) and first.captions == second.captions
+
+
+def test_captions_of_the_same_picture_have_the_same_content() -> None:
+    samples = Images(motions=0.5).draw(draw(400)).samples
+    said: dict[int, set[tuple[str, ...]]] = {}
+    for sample in samples:
+        words = sample.captions[0].split()
+        said.setdefault(int(sample.extra["content"]), set()).add((words[1], words[2], words[-2]))
+    assert all(len(pictures) == 1 for pictures in said.values())
+
+
+def test_an_unknown_choice_of_combinations_is_refused() -> None:
+    with pytest.raises(BadRequest, match="neither training nor all"):
+        Images("some")
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("scenes", ["single", "stories"])
+def test_the_clips_of_a_batch_are_alike_in_length(scenes: str, progress: float) -> None:
+    for first in range(4):
+        batch = Clips(scenes).draw(Draw((first,), 0, 0, 0, progress, 0))
+        assert len({sample.scene_frames for sample in batch.samples}) == 1
+        for sample in batch.samples:
+            assert len(sample.frames) == sum(sample.scene_frames) == len(sample.extra["path"])
+
+
+# --------------------------------------------------------------------------------------------- objectives
+
+
 def test_the_last_timestep_is_pure_noise() -> None:
-    assert build_scheduler().alphas_cumprod[-1] == 0
+    assert make_scheduler(SCHEDULER).alphas_cumprod[-1] == 0
 
 
-def test_half_of_the_timesteps_are_of_high_noise() -> None:
-    steps = draw_timesteps(1000)
+def test_half_of_the_timesteps_of_a_clip_are_of_high_noise() -> None:
+    batch = Batch([None] * 1000, draw(1000))  # type: ignore[list-item]
+    steps = TextToVideo().timesteps(batch, 1000)
     assert steps.min() >= 0 and steps.max() == 999
     assert 0.5 < (steps >= 800).float().mean() < 0.75
 
@@ -44,25 +123,21 @@ def test_half_of_the_timesteps_are_of_high_noise() -> None:
 def test_folding_gives_latents_one_deviation_and_keeps_the_decoding() -> None:
     torch.manual_seed(0)
     model = build_autoencoder().eval()
-    images = draw_images(np.random.default_rng(0), 32)
+    pictures = to_model_range(torch.cat([sample.frames for sample in Images("all").draw(draw(32)).samples]))
     with torch.no_grad():
-        before = model.decode(model.encode(images).latent_dist.mean).sample
-        fold_statistics(model, images)
-        latents = model.encode(images).latent_dist.mean
+        before = model.decode(model.encode(pictures).latent_dist.mean).sample
+        fold_statistics(model, pictures)
+        latents = model.encode(pictures).latent_dist.mean
         after = model.decode(latents).sample
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-4
     assert latents.std(dim=(0, 2, 3)).numpy() == pytest.approx(LATENT_DEVIATION, abs=1e-3)
     assert torch.allclose(before, after, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def image_unet() -> torch.nn.Module:
+def test_the_video_model_starts_as_the_image_model() -> None:
     torch.manual_seed(0)
-    return text_to_image.build_unet().eval()
-
-
-def test_the_video_model_starts_as_the_image_model(image_unet: torch.nn.Module) -> None:
-    video_unet = build_unet(image_unet).eval()
+    image_unet = build_image_unet().eval()
+    video_unet = build_video_unet(image_unet).eval()
     latents, text, step = torch.randn(1, 4, 3, 16, 16), torch.randn(1, 8, WIDTH), torch.tensor([500])
     with torch.no_grad():
         clip = video_unet(latents, step, text).sample[0].transpose(0, 1)
@@ -70,45 +145,13 @@ def test_the_video_model_starts_as_the_image_model(image_unet: torch.nn.Module) 
     assert torch.allclose(clip, stills, atol=1e-4)
 
 
-def test_every_frame_reads_its_own_text(image_unet: torch.nn.Module) -> None:
-    video_unet = build_unet(image_unet).eval()
-    frame_text = FrameText(video_unet)
-    latents, texts, step = torch.randn(1, 4, 2, 16, 16), torch.randn(2, 8, WIDTH), torch.tensor([500])
-    with torch.no_grad():
-        alone = [video_unet(latents, step, text[None]).sample for text in texts]
-        frame_text.text = texts
-        together = video_unet(latents, step, texts[:1]).sample
-    assert torch.allclose(together[:, :, 0], alone[0][:, :, 0], atol=1e-4)
-    assert torch.allclose(together[:, :, 1], alone[1][:, :, 1], atol=1e-4)
-
-
-@pytest.mark.parametrize("progress", [0.0, 0.3, 0.6, 1.0])
-def test_the_clips_of_a_batch_are_alike_in_length(progress: float) -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(4):
-        clips = draw_batch(rng, progress)
-        assert len({len(clip.frames) for clip in clips}) == 1
-        assert all(clip.path.shape == (len(clip.frames), 3) for clip in clips)
-        assert all(len(clip.frames) % len(clip.captions) == 0 for clip in clips)
-
-
-def test_the_learning_rate_warms_up_and_falls() -> None:
-    assert learning_rate_factor(0, 0.0) < learning_rate_factor(200, 0.0) == 1.0
-    assert learning_rate_factor(5000, 1.0) == pytest.approx(0.03)
-
-
-def test_averaged_weights_follow() -> None:
-    layer = torch.nn.Linear(1, 1)
-    average = AveragedWeights(layer, 0.9)
-    torch.nn.init.constant_(layer.weight, 5.0)
-    for _ in range(100):
-        average.update()
-    assert average.state["weight"].item() == pytest.approx(5.0, abs=0.01)
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    target = tmp_path / "model"
-    write_folder(target, lambda folder: (folder / "old").touch())
-    write_folder(target, lambda folder: (folder / "new").touch())
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert [path.name for path in target.iterdir()] == ["new"]
+def test_what_says_the_same_of_a_picture_is_no_negative() -> None:
+    unit = torch.eye(3)
+    scale = torch.tensor(math.log(50.0))
+    alike = Embedded(unit[[0, 0, 1]], unit[[0, 0, 1]], torch.tensor([5, 5, 6]), scale)
+    apart = Embedded(unit[[0, 0, 1]], unit[[0, 0, 1]], torch.tensor([4, 5, 6]), scale)
+    least = 2 / 3 * math.log(2)  # two of three share their target between two
+    assert contrastive_loss(alike).item() == pytest.approx(least, abs=1e-4)
+    assert contrastive_loss(apart).item() == pytest.approx(least, abs=1e-4)
+    wrong = Embedded(unit[[0, 1, 2]], unit[[1, 2, 0]], torch.tensor([4, 5, 6]), scale)
+    assert contrastive_loss(wrong).item() > 10

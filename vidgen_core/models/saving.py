@@ -34,7 +34,7 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
     if backbone.text_encoder is not None:
         _with_prefix(folder / "text_encoder" / "model.safetensors")
     if backbone.tokenizer is not None:
-        _save_tokenizer(backbone.tokenizer, folder / "tokenizer")
+        save_tokenizer(backbone.tokenizer, folder / "tokenizer")
         index["tokenizer"] = ["transformers", TOKENIZER_CLASS]
     if backbone.scheduler_config:
         (folder / "scheduler").mkdir()
@@ -49,7 +49,7 @@ def _with_prefix(file: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
 
 
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Free of the padding of its last use, under a class name that all versions of transformers know."""
     clean = copy.deepcopy(tokenizer)
     if hasattr(clean, "backend_tokenizer"):

@@ -1,34 +1,99 @@
-"""Train the autoencoder: latents that look like a four times smaller picture.
+"""The objective of the autoencoder: latents that look like a four times smaller picture.
 
 The denoiser can only learn what the latents show at large amplitude, and ordinary small autoencoders show shape at
 a tiny one. So the mean of the first three channels is pulled to the 4x4 averages of the picture; the fourth is free.
 """
 
-import argparse
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from vidgen_moving_shapes.combinations import ENTITIES
-from vidgen_moving_shapes.motions import MOTIONS
-from vidgen_moving_shapes.palette import GROUNDS
+from vidgen_core import hookimpl
+from vidgen_core.data.pixels import to_model_range
+from vidgen_core.data.sample import Batch, Draw
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.run import Run
+from vidgen_core.training.denoising import keyed_normal
 from vidgen_moving_shapes.shapes import CANVAS
-from vidgen_moving_shapes.training.progress import AveragedWeights, Budget, learning_rate_factor, log, write_folder
-from vidgen_moving_shapes.world import Scene, draw_pair_scene, draw_scene
+from vidgen_moving_shapes.training.fresh import fresh_weights
+from vidgen_moving_shapes.training.images import Images
 
 ALIGNED = 3
 """Latent channels that follow the 4x4 averages."""
-PAIR_SHARE = 0.25
 KL_WEIGHT = 1e-3
 LATENT_DEVIATION = 0.6
 """Standard deviation of every latent channel after folding, that of the 4x4 averages themselves."""
+FOLDED_OVER = 512
+"""Pictures, of which training saw none, from which the statistics of the latents are taken."""
+
+
+@dataclass
+class Coded:
+    """Pictures (B, 3, H, W) in -1..1, what was decoded of them, and the mean and variance (B, 4, h, w) between."""
+
+    pictures: Tensor
+    decoded: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+class Autoencoder:
+    """Reconstruction of single pictures through a fresh ``AutoencoderKL``, which ends with unit-like latents."""
+
+    @hookimpl
+    def build_backbone(self, run: Run) -> Backbone:
+        """A fresh autoencoder and nothing else."""
+        with fresh_weights(run.request.seed, "autoencoder"):
+            vae = build_autoencoder()
+        return Backbone(None, vae.to(memory_format=torch.channels_last))
+
+    @hookimpl
+    def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
+        """The whole autoencoder."""
+        return {f"vae.{name}": parameter for name, parameter in backbone.vae.named_parameters()}
+
+    @hookimpl
+    def training_step(self, run: Run, batch: Batch) -> Coded:
+        """Encode, draw from the posterior, decode; only the first frame of a sample is looked at."""
+        vae, device = run.backbone.vae, run.backbone.device
+        frames = torch.stack([sample.frames[0] for sample in batch.samples if sample.frames is not None])
+        pictures = to_model_range(frames.to(device)).contiguous(memory_format=torch.channels_last)
+        posterior = vae.encode(pictures).latent_dist
+        noise = keyed_normal(batch, posterior.mean.shape[1:], "posterior").to(posterior.mean)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        return Coded(pictures, decoded.float(), posterior.mean.float(), posterior.logvar.float())
+
+    @hookimpl
+    def losses(self, prediction: Any) -> dict[str, Tensor]:
+        """``reconstruction``, ``alignment`` of the first channels, and ``information``, the price of the others."""
+        error = prediction.decoded - prediction.pictures
+        averages = functional.avg_pool2d(prediction.pictures, 4)
+        # Only variances and the free channel pay for information: the aligned means are already told where to be.
+        variances = (prediction.log_variance.exp() - prediction.log_variance - 1).mean()
+        free = prediction.mean[:, ALIGNED:].square().mean()
+        return {
+            "reconstruction": error.abs().mean() + 2 * error.square().mean(),
+            "alignment": 2 * functional.mse_loss(prediction.mean[:, :ALIGNED], averages),
+            "information": 0.5 * KL_WEIGHT * (variances + free),
+        }
+
+    @hookimpl
+    def finish_training(self, run: Run, backbone: Backbone) -> None:
+        """Fold mean and scale of the latents into the convolutions around them."""
+        images = Images("all", pairs=0.25)
+        draw = Draw(tuple(range(FOLDED_OVER)), 0, 0, 0, 1.0, run.request.seed - 1)
+        frames = torch.cat([sample.frames for sample in images.draw(draw).samples if sample.frames is not None])
+        fold_statistics(backbone.vae.eval(), to_model_range(frames.to(backbone.device)))
 
 
 def build_autoencoder() -> AutoencoderKL:
+    """0.65 M parameters; a picture of 64x64 pixels becomes 4 channels of 16x16 cells."""
     return AutoencoderKL(
         sample_size=CANVAS,
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -42,41 +107,11 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def to_tensor(frames: np.ndarray) -> Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def draw_images(rng: np.random.Generator, count: int) -> Tensor:
-    """First frames of random scenes of one or two objects, (count, 3, CANVAS, CANVAS) in [-1, 1]."""
-    return to_tensor(np.concatenate([_draw_any_scene(rng).frames() for _ in range(count)]))
-
-
-def _draw_any_scene(rng: np.random.Generator) -> Scene:
-    first, second = (ENTITIES[i] for i in rng.choice(len(ENTITIES), 2))
-    motion, ground = str(rng.choice(MOTIONS)), str(rng.choice(GROUNDS))
-    if rng.random() < PAIR_SHARE:
-        return draw_pair_scene(rng, first, motion, bool(rng.random() < 0.5), second, ground, frames=1)
-    return draw_scene(rng, first, motion, ground, frames=1)
-
-
-def autoencoder_loss(model: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The training loss, and the mean squared reconstruction error in [-1, 1] units."""
-    posterior = model.encode(images).latent_dist
-    error = model.decode(posterior.sample()).sample.float() - images
-    reconstruction = error.abs().mean() + 2 * error.square().mean()
-    alignment = functional.mse_loss(posterior.mean[:, :ALIGNED].float(), functional.avg_pool2d(images, 4))
-    # Only variances and the free channel pay for information: the aligned means are already told where to be.
-    variance_cost = (posterior.var - posterior.logvar - 1).float().mean()
-    free_cost = posterior.mean[:, ALIGNED:].float().square().mean()
-    loss = reconstruction + 2 * alignment + 0.5 * KL_WEIGHT * (variance_cost + free_cost)
-    return loss, error.detach().square().mean()
-
-
 @torch.no_grad()
-def fold_statistics(model: AutoencoderKL, images: Tensor) -> None:
-    """Give every latent channel mean 0 and LATENT_DEVIATION, inside the 1x1 convolutions around the latents."""
-    means = model.encode(images).latent_dist.mean
+def fold_statistics(model: AutoencoderKL, pictures: Tensor) -> None:
+    """Give every latent channel mean 0 and LATENT_DEVIATION over pictures (N, 3, H, W), inside the 1x1 convolutions
+    around the latents."""
+    means = model.encode(pictures).latent_dist.mean
     mean, scale = means.mean(dim=(0, 2, 3)), LATENT_DEVIATION / means.std(dim=(0, 2, 3))
     quant, post = model.quant_conv, model.post_quant_conv
     quant.weight[:4] *= scale[:, None, None, None]
@@ -84,46 +119,3 @@ def fold_statistics(model: AutoencoderKL, images: Tensor) -> None:
     quant.bias[4:] += 2 * scale.log()  # the log-variances scale along
     post.bias += (post.weight[..., 0, 0] * mean).sum(dim=1)
     post.weight /= scale[None, :, None, None]
-
-
-def train(out: Path, minutes: float, batch: int, rate: float, seed: int) -> None:
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    model = build_autoencoder().to(memory_format=torch.channels_last)
-    average = AveragedWeights(model, 0.99)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
-    budget, step = Budget(minutes), 0
-    while not budget.spent:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * learning_rate_factor(step, budget.fraction, floor=0.01)
-        images = draw_images(rng, batch).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, error = autoencoder_loss(model, images)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update()
-        step += 1
-        if step % 50 == 0:
-            log(f"step {step} loss {loss.item():.4f} psnr {-10 * torch.log10(error / 4).item():.2f}")
-    average.copy_to(model)
-    model.eval()
-    fold_statistics(model, draw_images(rng, 512))
-    write_folder(out, model.save_pretrained)
-    log(f"saved after {step} steps of {batch} images")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trained AutoencoderKL")
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    train(options.out, options.minutes, options.batch, options.rate, options.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -121,9 +121,7 @@ def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
 def _draw_endless(rng: np.random.Generator, length: int) -> CaptionedClip:
     entity, _, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
     motion = ENDLESS_MOTIONS[rng.integers(len(ENDLESS_MOTIONS))]
-    return _captioned(
-        [draw_scene(rng, entity, motion, ground, length)], (clip_caption(entity, motion, ground),)
-    )
+    return _captioned([draw_scene(rng, entity, motion, ground, length)], (clip_caption(entity, motion, ground),))
 
 
 def _draw_story(rng: np.random.Generator, scenes: int, frames: int) -> CaptionedClip:

@@ -40,9 +40,7 @@ class TextToVideo(Denoising):
         caption_dropout: Share of samples without captions.
     """
 
-    def __init__(
-        self, image_model: str | None = None, path_weight: float = 1.0, caption_dropout: float = 0.1
-    ) -> None:
+    def __init__(self, image_model: str | None = None, path_weight: float = 1.0, caption_dropout: float = 0.1) -> None:
         super().__init__(caption_dropout=caption_dropout, posterior="mean")
         self.image_model = image_model
         self.path_weight = path_weight

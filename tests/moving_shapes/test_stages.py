@@ -1,0 +1,144 @@
+"""Every stage of ``experiment=moving_shapes`` trains by the public command, from the result of the stage before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPModel
+from vidgen_moving_shapes.training.autoencoder import LATENT_DEVIATION
+from vidgen_moving_shapes.training.images import Images
+
+import vidgen_core as vg
+from vidgen_core.config import compose
+from vidgen_core.data.pixels import to_model_range
+from vidgen_core.data.sample import draw_of
+from vidgen_core.experiments import stages_of
+from vidgen_core.models import unet2d
+from vidgen_core.train import train
+
+TINY = {
+    "trainer.max_steps": 2,
+    "trainer.warmup": 0,
+    "trainer.workers": 0,
+    "trainer.validate_every": 0,
+    "trainer.mixed_precision": "no",
+    "trainer.ema": 0.0,
+    "placement.device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("moving_shapes")
+
+
+def trained(root: Path, stage: str, **changes) -> Path:
+    """The folder of a stage after two steps; its other values are those of the experiment file."""
+    values = TINY | {"trainer.batch_size": 4} | {key.replace("__", "."): value for key, value in changes.items()}
+    if stage == "video":
+        del values["trainer.batch_size"]
+    arguments = ["experiment=moving_shapes", f"stages=[{stage}]", f"output.dir={root}"]
+    (found,) = stages_of([*arguments, *(f"{key}={value}" for key, value in values.items())], "train")
+    train(compose(found.overrides, found.values, entry="train"))
+    assert found.folder is not None
+    return found.folder
+
+
+def losses(folder: Path) -> dict[str, float]:
+    """The last line of the log."""
+    return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def autoencoder(root: Path) -> Path:
+    return trained(root, "autoencoder")
+
+
+@pytest.fixture(scope="module")
+def text_to_image(root: Path, autoencoder: Path) -> Path:
+    return trained(root, "text_to_image", trainer__sample_every=2, num_inference_steps=2)
+
+
+@pytest.fixture(scope="module")
+def depth_to_image(root: Path, text_to_image: Path) -> Path:
+    return trained(root, "depth_to_image", trainer__sample_every=2, num_inference_steps=2)
+
+
+@pytest.fixture(scope="module")
+def image_encoder(root: Path) -> Path:
+    return trained(root, "image_encoder")
+
+
+def test_the_autoencoder_leaves_latents_of_one_deviation(autoencoder: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    assert {"reconstruction", "alignment", "information"} < losses(autoencoder).keys()
+    vae = AutoencoderKL.from_pretrained(autoencoder / "model", subfolder="vae").float()
+    draw = draw_of(7, 0, 0, accumulation=1, processes=1, batch_size=128, steps=10, seed=3)
+    frames = torch.cat([sample.frames for sample in Images("all").draw(draw).samples])
+    with torch.no_grad():
+        latents = vae.encode(to_model_range(frames)).latent_dist.mean
+    assert latents.std(dim=(0, 2, 3)).numpy() == pytest.approx(LATENT_DEVIATION, rel=0.2)
+
+
+def test_the_text_to_image_model_stands_on_the_autoencoder(autoencoder: Path, text_to_image: Path) -> None:
+    vae = "model/vae/diffusion_pytorch_model.safetensors"
+    before, after = load_file(autoencoder / vae), load_file(text_to_image / vae)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_training_of_images_shows_samples(text_to_image: Path, depth_to_image: Path) -> None:
+    for folder in (text_to_image, depth_to_image):
+        assert [file.name for file in (folder / "samples").iterdir()] == ["step_00000002_000.png"]
+
+
+def test_the_result_makes_one_picture(text_to_image: Path, tmp_path: Path) -> None:
+    made = vg.generate(
+        prompt="a red circle on a white background",
+        num_inference_steps=2,
+        model="moving_shapes_image",
+        **{"model.path": str(text_to_image / "model"), "output.dir": str(tmp_path / "out"), "output.frames": True},
+    )
+    assert made.frames.shape == (1, 64, 64, 3)
+    assert (tmp_path / "out" / "frames" / "00000.png").is_file()
+
+
+def test_the_depth_model_begins_as_the_image_model_and_reads_a_fifth_channel(
+    text_to_image: Path, depth_to_image: Path
+) -> None:
+    from vidgen_moving_shapes.training.depth_to_image import with_depth_channel
+
+    image, fresh = unet2d.load(str(text_to_image / "model")), with_depth_channel(str(text_to_image / "model"))
+    latents, depth, text = torch.randn(1, 4, 16, 16), torch.randn(1, 1, 16, 16), torch.randn(1, 8, 64)
+    with torch.no_grad():
+        wanted = image.denoiser(latents, 500, text).sample
+        assert torch.allclose(fresh.denoiser(torch.cat([latents, depth], 1), 500, text).sample, wanted, atol=1e-5)
+    trained_model = unet2d.load(str(depth_to_image / "model"))
+    assert trained_model.reads == {"text", "channels"}
+    assert trained_model.denoiser.conv_in.weight[:, 4].abs().max() > 0
+
+
+def test_the_video_model_starts_from_the_image_model(root: Path, text_to_image: Path) -> None:
+    folder = trained(root, "video", trainer__sample_every=0)
+    unet = load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert any("temp_convs" in name for name in unet)
+
+
+def test_the_image_encoder_is_a_clip_of_transformers_own_layout(image_encoder: Path) -> None:
+    assert "contrastive" in losses(image_encoder)
+    clip = CLIPModel.from_pretrained(image_encoder / "model").float()
+    tokenizer = AutoTokenizer.from_pretrained(image_encoder / "model")
+    tokens = tokenizer(["a red circle on a white background", "it grows"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        out = clip(input_ids=tokens.input_ids, pixel_values=torch.zeros(3, 3, 64, 64))
+    assert out.logits_per_image.shape == (3, 2)
+
+
+def test_the_same_seed_gives_the_same_weights(root: Path, image_encoder: Path, tmp_path: Path) -> None:
+    again = trained(tmp_path, "image_encoder")
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (image_encoder, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
