@@ -112,7 +112,9 @@ def test_finished_videos_are_taken_as_they_are(walks, tmp_path, monkeypatch) -> 
         patched.setattr(run, "generate", refuse)
         assert evaluate(tmp_path / "moved", "n=1", "metrics.brightness.scale=2", "page_videos=0") == 0
     made = []
-    monkeypatch.setattr(run, "generate", lambda composed, make=run.generate: made.append(composed) or make(composed))
+    monkeypatch.setattr(
+        run, "generate", lambda composed, observers, make=run.generate: made.append(composed) or make(composed)
+    )
     assert evaluate(tmp_path / "moved", "n=1", "seeds=[0,1]", "compare=[one]") == 0
     assert [composed.config["output"]["dir"] for composed in made] == [
         str(tmp_path / "moved" / "videos" / "one" / "seed_1" / "walk_0_to_walk_0")
@@ -122,7 +124,7 @@ def test_finished_videos_are_taken_as_they_are(walks, tmp_path, monkeypatch) -> 
 def test_an_interrupted_comparison_goes_on(walks, tmp_path, monkeypatch, capsys) -> None:
     made = []
 
-    def interrupted(composed):
+    def interrupted(composed, observers):
         if made:
             raise KeyboardInterrupt
         made.append(composed)
@@ -148,11 +150,11 @@ def test_videos_that_were_made_otherwise_are_refused_unless_they_may_be_made_aga
 def test_all_rows_start_from_the_same_noise(walks, tmp_path) -> None:
     from vidgen_core.evaluation import comparison
 
-    evaluation = compose_evaluation(["experiment=steps", "n=5", "seeds=[0,1]"])
-    batches = comparison.batches_of(evaluation, comparison.read_stories(evaluation), tmp_path)
-    noise = {row: [b.noise for b in batches if b.row.name == row] for row in ("one", "two")}
+    evaluation = compose_evaluation(["experiment=steps", "n=50", "seeds=[0,1]"])
+    parts = comparison.parts_of(evaluation, comparison.read_stories(evaluation), tmp_path)
+    noise = {row: [part.noise for part in parts if part.row.name == row] for row in ("one", "two")}
     assert noise["one"] == noise["two"]
-    assert len(set(noise["one"])) == 6  # three batches for each of two seeds
+    assert len(set(noise["one"])) == len(noise["one"]) == 6  # three parts for each of two seeds
 
 
 @pytest.mark.parametrize(

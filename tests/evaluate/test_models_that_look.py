@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,28 +29,6 @@ def video(path: Path, *colours: tuple[int, int, int]) -> Footage:
 
 
 @pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPConfig, CLIPModel
-
-    folder = tmp_path_factory.mktemp("clip")
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tokenizer = build_tokenizer()
-    text = {**size, "vocab_size": len(tokenizer), "max_position_embeddings": 77, "eos_token_id": 2}
-    torch.manual_seed(0)
-    config = CLIPConfig(text_config=text, vision_config={**size, "image_size": 32, "patch_size": 8}, projection_dim=16)
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    picture_processor()(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
-def picture_processor():
-    import transformers
-
-    return getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
-
-
-@pytest.fixture(scope="module")
 def clip(clip_folder: Path) -> Clip:
     return load(str(clip_folder), "cpu")
 
@@ -61,12 +40,14 @@ def test_a_still_video_is_wholly_consistent_and_a_cut_is_not(clip, tmp_path) -> 
     assert cut is not None and cut < still - 1e-4
 
 
-def test_the_text_score_is_the_cosine_that_transformers_computes(clip, clip_folder, tmp_path) -> None:
+def test_the_text_score_is_the_cosine_that_transformers_computes(
+    clip, clip_folder, picture_processor, tmp_path
+) -> None:
     from transformers import AutoTokenizer, CLIPModel
 
     footage = video(tmp_path / "red.mp4", RED)
     model = CLIPModel.from_pretrained(clip_folder).eval()
-    pixels = picture_processor().from_pretrained(clip_folder)(images=list(footage.frames), return_tensors="pt")
+    pixels = picture_processor.from_pretrained(clip_folder)(images=list(footage.frames), return_tensors="pt")
     tokens = AutoTokenizer.from_pretrained(clip_folder)(list(footage.captions), return_tensors="pt")
     named = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
@@ -82,7 +63,7 @@ def test_what_is_no_clip_model_is_refused(tmp_path) -> None:
 
 
 @pytest.fixture(scope="module")
-def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judge_folder(tmp_path_factory: pytest.TempPathFactory, picture_processor: Any) -> Path:
     """A LLaVA of two narrow towers, with its processor and chat template."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
@@ -102,7 +83,7 @@ def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %} {% endfor %}{% endfor %}"
     )
     LlavaProcessor(
-        image_processor=picture_processor()(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        image_processor=picture_processor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         tokenizer=tokenizer,
         patch_size=16,
         vision_feature_select_strategy="default",

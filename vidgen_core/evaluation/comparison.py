@@ -1,7 +1,7 @@
 """The videos of an experiment: every row makes every story, with the same noise, by the ordinary command.
 
-Stories of one length are denoised together. Each such batch is a run with a folder of its own below ``videos/``, so a
-command that was interrupted goes on where it was, and one with a larger ``n`` makes only what is new.
+Stories of one length are denoised together. A part of them is a run with a folder of its own below ``videos/``, so a
+command that was interrupted goes on where it was, and one with a larger ``n`` makes only the parts that are new.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from vidgen_core import hookimpl
 from vidgen_core.config import Composed, compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.evaluation.config import Evaluation, Row
@@ -22,8 +23,15 @@ from vidgen_core.metrics.footage import Footage
 from vidgen_core.provenance import read_provenance
 from vidgen_core.run_folder import differences
 
+if TYPE_CHECKING:
+    from vidgen_core.run import Run, Window
+    from vidgen_core.sampling import Step
+
 Stories = Mapping[str, tuple[str, ...]]
 """Name -> captions."""
+
+PART = 24
+"""Stories of one run: enough that loading the model does not count, few enough that little is made twice."""
 
 ELSEWHERE = ("prompts_file",)
 """Keys of a run that may differ from when it was made: the evaluation's folder may have been moved."""
@@ -40,12 +48,13 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Part:
     """Stories of one length that are made by one run."""
 
     row: Row
     seed: int
-    number: int  # among the batches of one length, which keys the noise
+    number: int  # among the parts of one length, which keys the noise
+    together: int  # stories that are denoised together
     stories: Stories
     folder: Path
 
@@ -56,7 +65,7 @@ class Batch:
 
     @property
     def noise(self) -> int:
-        """The seed of the run: the same for all rows, another for every batch."""
+        """The seed of the run: the same for all rows, another for every part."""
         return self.seed * 100_000 + self.scenes * 1000 + self.number
 
     def video(self, story: str) -> Path:
@@ -72,9 +81,10 @@ def read_stories(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
     return dict(stories)
 
 
-def batches_of(evaluation: Evaluation, stories: Stories, folder: Path) -> list[Batch]:
-    """Every batch of every row and seed, in the order in which they are made."""
-    size = int(evaluation.config["batch_size"])
+def parts_of(evaluation: Evaluation, stories: Stories, folder: Path) -> list[Part]:
+    """Every part of every row and seed, in the order in which they are made."""
+    together = int(evaluation.config["batch_size"])
+    size = -(-PART // together) * together
     seeds = evaluation.config["seeds"]
     found = []
     for row in evaluation.rows:
@@ -82,38 +92,37 @@ def batches_of(evaluation: Evaluation, stories: Stories, folder: Path) -> list[B
             for count in sorted({len(captions) for captions in stories.values()}):
                 names = [name for name, captions in stories.items() if len(captions) == count]
                 for number, start in enumerate(range(0, len(names), size)):
-                    part = names[start : start + size]
-                    place = folder / "videos" / row.name / f"seed_{seed}" / f"{part[0]}_to_{part[-1]}"
-                    found.append(Batch(row, seed, number, {name: stories[name] for name in part}, place))
+                    some = names[start : start + size]
+                    place = folder / "videos" / row.name / f"seed_{seed}" / f"{some[0]}_to_{some[-1]}"
+                    told = {name: stories[name] for name in some}
+                    found.append(Part(row, seed, number, min(together, len(some)), told, place))
     return found
 
 
-def command(batch: Batch, evaluation: Evaluation, folder: Path) -> Composed:
-    """The run of a batch. Raises BadRequest for a key that the user wrote and a row sets, as for any other mistake."""
-    ours = {argument.partition("=")[0] for argument in batch.row.request}
+def command(part: Part, evaluation: Evaluation, folder: Path) -> Composed:
+    """The run of a part. Raises BadRequest for a key that the user wrote and a row sets, as for any other mistake."""
+    ours = {argument.partition("=")[0] for argument in part.row.request}
     for argument in evaluation.request:
         if argument.partition("=")[0] in ours:
-            raise BadRequest(
-                f"{argument}: the rows of this experiment set that key. `{batch.row.name}` says otherwise."
-            )
-    prompts = folder / "prompts" / f"{batch.folder.name}.json"
-    if not prompts.is_file() or json.loads(prompts.read_text("utf-8")) != _plain(batch.stories):
+            raise BadRequest(f"{argument}: the rows of this experiment set that key. `{part.row.name}` says otherwise.")
+    prompts = folder / "prompts" / f"{part.folder.name}.json"
+    if not prompts.is_file() or json.loads(prompts.read_text("utf-8")) != _plain(part.stories):
         prompts.parent.mkdir(parents=True, exist_ok=True)
-        part = prompts.with_suffix(".part")
-        part.write_text(json.dumps(_plain(batch.stories), indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(prompts)
-    started = (batch.folder / "run.yaml").is_file()
+        unfinished = prompts.with_suffix(".part")
+        unfinished.write_text(json.dumps(_plain(part.stories), indent=1, ensure_ascii=False), encoding="utf-8")
+        unfinished.replace(prompts)
+    started = (part.folder / "run.yaml").is_file()
     values = {
         "prompts_file": str(prompts),
-        "seed": batch.noise,
-        "batch_size": len(batch.stories),
-        "output.dir": str(batch.folder),
+        "seed": part.noise,
+        "batch_size": part.together,
+        "output.dir": str(part.folder),
         "output.contact_sheet": False,
         # Without a record the folder holds nothing that could go on: what is there goes.
         "output.overwrite": not started,
         "resume": started,
     }
-    return compose([*batch.row.request, *evaluation.request], values)
+    return compose([*part.row.request, *evaluation.request], values)
 
 
 def make(
@@ -127,24 +136,21 @@ def make(
     from vidgen_core import run
 
     tell = tell or _print
-    batches = batches_of(evaluation, stories, folder)
-    composed = {batch.folder: command(batch, evaluation, folder) for batch in batches}
-    weights = {batch.row.name: _weights(composed[batch.folder]) for batch in batches}
+    parts = parts_of(evaluation, stories, folder)
+    composed = {part.folder: command(part, evaluation, folder) for part in parts}
+    weights = {part.row.name: _weights(composed[part.folder]) for part in parts}
     fresh = bool(evaluation.config["output"]["overwrite"])
-    done = {b.folder for b in batches if _finished(b, composed[b.folder], weights[b.row.name], fresh)}
-    frames = {b.folder: b.scenes * len(b.stories) for b in batches}
-    left = sum(count for place, count in frames.items() if place not in done)
+    done = {p.folder for p in parts if _finished(p, composed[p.folder], weights[p.row.name], fresh)}
     if done:
-        tell(f"{sum(len(b.stories) for b in batches if b.folder in done)} videos are there already.")
-    start, made = time.perf_counter(), 0
-    for batch in batches:
-        if batch.folder not in done:
-            run.generate(composed[batch.folder])
-            made += frames[batch.folder]
-            rest = (time.perf_counter() - start) / made * (left - made)
-            tell(f"{batch.row.label}: {batch.folder.name} of seed {batch.seed} made; {_minutes(rest)} left")
-        for name, captions in batch.stories.items():
-            yield Made(batch.row.name, name, batch.seed, footage(name, batch.video(name), captions, evaluation))
+        tell(f"{sum(len(p.stories) for p in parts if p.folder in done)} videos are there already.")
+    length = int(evaluation.config["scene_frames"])
+    clock = _Clock(sum(p.scenes * len(p.stories) for p in parts if p.folder not in done) * length, tell)
+    for part in parts:
+        if part.folder not in done:
+            clock.label = part.row.label
+            run.generate(composed[part.folder], {"clock": clock})
+        for name, captions in part.stories.items():
+            yield Made(part.row.name, name, part.seed, footage(name, part.video(name), captions, evaluation))
 
 
 def footage(name: str, path: Path, captions: tuple[str, ...], evaluation: Evaluation) -> Footage:
@@ -153,12 +159,12 @@ def footage(name: str, path: Path, captions: tuple[str, ...], evaluation: Evalua
     return Footage(name, path, captions, tuple(range(i * length, (i + 1) * length) for i in range(len(captions))))
 
 
-def _finished(batch: Batch, composed: Composed, weights: Mapping[str, str], fresh: bool) -> bool:
-    """Whether an earlier command made this very batch.
+def _finished(part: Part, composed: Composed, weights: Mapping[str, str], fresh: bool) -> bool:
+    """Whether an earlier command made this very part.
 
     Raises BadRequest for one that was made otherwise, unless it may be made again: then it is cleared for that.
     """
-    file = batch.folder / "run.yaml"
+    file = part.folder / "run.yaml"
     if not file.is_file():
         return False
     record = read_provenance(file)
@@ -172,10 +178,10 @@ def _finished(batch: Batch, composed: Composed, weights: Mapping[str, str], fres
             composed.config["output"]["overwrite"] = True
             return False
         raise BadRequest(
-            f"The videos in '{batch.folder}' were made with other {', '.join(changed)}. Give another output.dir, or "
+            f"The videos in '{part.folder}' were made with other {', '.join(changed)}. Give another output.dir, or "
             "output.overwrite=true to make again what differs."
         )
-    return not (batch.folder / "journal").is_dir() and all(batch.video(name).is_file() for name in batch.stories)
+    return not (part.folder / "journal").is_dir() and all(part.video(name).is_file() for name in part.stories)
 
 
 def _weights(composed: Composed) -> dict[str, str]:
@@ -192,14 +198,26 @@ def _plain(stories: Stories) -> dict[str, list[str]]:
     return {name: list(captions) for name, captions in stories.items()}
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+class _Clock:
+    """An observer of all runs that tells, after every batch, how far the comparison is."""
+
+    def __init__(self, frames: int, tell: Callable[[str], None]) -> None:
+        self.label = ""
+        self._frames, self._tell = frames, tell
+        self._made = 0
+        self._start = time.perf_counter()
+
+    @hookimpl
+    def on_step(self, run: Run, window: Window, step: Step) -> None:
+        """The last step of a window is the end of its frames."""
+        if step.index + 1 < step.total:
+            return
+        self._made += len(window.keep) * len(run.request.videos)
+        if window.keep.stop == run.request.num_frames:
+            seconds = (time.perf_counter() - self._start) / self._made * max(self._frames - self._made, 0)
+            left = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+            self._tell(f"{self.label}: {self._made} of {self._frames} frames made, {left} left")
 
 
 def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def arguments_of(rows: Sequence[Row]) -> dict[str, Any]:
-    """Row -> its command, for the report."""
-    return {row.name: list(row.request) for row in rows}

@@ -37,7 +37,8 @@ def load(path: str | None, device: str = "auto") -> Clip:
     source = str(folder) if folder.is_dir() else path
     where, _ = device_and_dtype({"device": device})
     # The processor without torchvision has a name of its own since transformers 5.
-    pictures = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+    pil = "CLIPImageProcessorPil"
+    pictures = getattr(transformers, pil if hasattr(transformers, pil) else "CLIPImageProcessor")
     try:
         with quiet():
             model = transformers.CLIPModel.from_pretrained(source)
