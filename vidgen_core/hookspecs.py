@@ -23,9 +23,9 @@ A run, step by step (``run.py`` is this page as code)::
 
 A training, step by step (``train.py`` is this half of the page as code)::
 
+    source = data(run)                                           sole     default: the `data` of the config
     backbone = build_backbone(run)                               sole
     with attach(run, backbone):                                  chain
-        source = data(run)                                       sole     default: the `data` of the config
         trainable(run, backbone)                                 collect  default: the parts that `trainer.trainable` names
         for every micro-batch:
             prediction = training_step(run, batch)               sole     the `objective` of the config; it calls
@@ -194,7 +194,7 @@ def on_failure(run: Run, moment: str, error: BaseException) -> None:
 
 @_kind(SOLE)
 def data(run: Run) -> Source:
-    """Return where the samples come from. Default: the ``data`` of the configuration."""
+    """Return where the samples come from, before any weight is loaded. Default: the ``data`` of the configuration."""
 
 
 @_kind(COLLECT)

@@ -54,17 +54,17 @@ def train(composed: Composed) -> list[Path]:
     config, options = composed.config, composed.config["trainer"]
     moments = training_moments(composed)
     requests = [request for request, _ in batches_of(composed)] if options["sample_every"] else []
+    run = Run(composed.request, config, moments)
+    source: Source = moments.data(run=run)
+    held_out = source.held_out() or source
     chosen = choose_folder(config)
     resumed = is_resumed(chosen, config)
     accelerator = make_accelerator(config, chosen)
     folder = Path(agreed(str(claim_folder(chosen, config)[0] if accelerator.is_main_process else chosen)))
-    run = Run(composed.request, config, moments)
     with ExitStack() as stack:
         stack.enter_context(memory_explained(options))
         open_for_training(run, accelerator, stack)
         learner = Learner(run, choose_trainables(run))
-        source: Source = moments.data(run=run)
-        held_out = source.held_out() or source
         if options["cache"] == "latents":
             source.cache = held_out.cache = run.latent_cache = latent_cache(run, folder)
         steps = number_of_steps(options, source, accelerator.num_processes)

@@ -104,7 +104,7 @@ def test_every_method_composes(name: str) -> None:
 @pytest.mark.parametrize("option", [o for options in CATALOG.values() for o in options.values()], ids=lambda o: o.name)
 def test_every_key_is_documented_and_every_default_is_allowed(option) -> None:
     for key, entry in option.keys.items():
-        self_evident = key == "_target_" or key.rpartition(".")[0] == "request_defaults"
+        self_evident = key == "_target_" or key.rpartition(".")[0] == "request_defaults" or option.group == "experiment"
         assert entry.comment or self_evident, f"{option.group}/{option.name}.yaml: {key} has no comment"
         assert not entry.choices or entry.value in entry.choices
     assert option.summary or option.group == "method"

@@ -1,4 +1,7 @@
-"""vidgen explain key=value ...    What the same command would do: values, origins, hooks and weights; loads none."""
+"""vidgen explain key=value ...    What the same command would do: values, origins, hooks and weights; loads none.
+
+vidgen explain train key=value ...    The same of a training: all keys of data, objective and trainer.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,16 @@ from vidgen_core.config import RECORD, Composed, compose
 
 def main(arguments: Sequence[str]) -> int:
     """Print the page."""
-    composed = compose(arguments)
+    trains = arguments[:1] == ["train"]
+    composed = compose(arguments[trains:], entry="train" if trains else "config")
     from vidgen_core.run import batches_of, moments_of
 
-    moments = moments_of(composed)  # conflicts are found here
+    if trains:
+        from vidgen_core.train import training_moments
+
+        moments = training_moments(composed)
+    else:
+        moments = moments_of(composed)  # conflicts are found here
     for note in composed.notes:
         print(note)
     _print_values(composed)
@@ -23,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
             for scene in video.scenes:
                 name = f"{video.name or video.index}: " if len(composed.request.videos) > 1 else ""
                 print(f"  {name}frames {scene.start}-{scene.stop - 1}  {scene.prompt}")
-    if not composed.request.videos:
+    if not composed.request.videos and not trains:
         print("\nNo prompt: this model has no example, so the run would be refused")
     print("\nHooks, in the order of a run")
     for hook, kind, owners in moments.table():
