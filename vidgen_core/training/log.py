@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TrainingLog:
-    """Written by the main process only.
+    """Written by the main process, but for the items that each process skips.
 
     Args:
         folder: Of the training.
@@ -74,9 +74,8 @@ class TrainingLog:
         for name, reason in items:
             if name not in self.skipped:
                 self.skipped[name] = reason
-                if self._accelerator.is_main_process:
-                    with self._skipped_file.open("a") as file:
-                        file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
+                with self._skipped_file.open("a") as file:  # every process reads other items; short lines do not mix
+                    file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
                 self.say(f"skipped {len(self.skipped)}: {name} ({reason})")
 
     def close(self) -> None:
