@@ -12,7 +12,7 @@ from vidgen_core import cli, run
 from vidgen_core.evaluation.config import compose_evaluation
 
 CARD = "from vidgen_core import Plugin\nplugin = Plugin('walks', 'a test', __name__, is_method=False)\n"
-EXPERIMENT = """
+EXPERIMENT = """\
     # Two numbers of steps.
     command: evaluate
     title: Do steps matter?
@@ -193,3 +193,14 @@ def test_the_claim_compares_the_four_rows_of_the_paper() -> None:
     ]
     assert "model.path=folder with, a comma" in evaluation.rows[0].request
     assert "model.path=pkg://vidgen_moving_shapes/weights/talc" in evaluation.rows[3].request
+
+
+def test_experiments_metrics_and_judges_are_listed_and_shown(walks, capsys) -> None:
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name, summary in {"steps": "Two numbers of steps.", "brightness": "How bright a video is."}.items():
+        assert f"{name} " in out and summary in out
+    assert cli.main(["show", "brightness", "steps"]) == 0
+    out = capsys.readouterr().out
+    assert "metrics.brightness.scale=1.0  number >= 0, multiplies the score" in out
+    assert "one.steps=1" in out and "label" not in out

@@ -1,4 +1,4 @@
-"""vidgen list    The methods and models that are installed, and plugins that are broken.
+"""vidgen list    The methods, models, experiments, metrics and judges that are installed, and plugins that are broken.
 
 vidgen list --why <plugin>    The traceback of a broken plugin.
 """
@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from vidgen_core.catalog import read_catalog
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.plugin import conf_packages, discover
+
+GROUPS = {"Models": "model", "Experiments": "experiment", "Metrics": "metric", "Judges": "judge"}
+"""Title of a table -> the group of configuration files that it lists."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,13 +27,16 @@ def main(arguments: Sequence[str]) -> int:
         print(found[name].traceback or f"The plugin '{name}' is not broken.")
         return 0
     working = [entry for entry in found.values() if entry.plugin is not None]
-    rows: dict[str, list[tuple[str, str]]] = {"Methods": [], "Models": [], "Other plugins": [], "Broken plugins": []}
+    tables = ("Methods", *GROUPS, "Other plugins", "Broken plugins")
+    rows: dict[str, list[tuple[str, str]]] = {title: [] for title in tables}
     for entry in working:
         assert entry.plugin is not None
         paper = f"\n{entry.plugin.paper}" if entry.plugin.paper else ""
         kind = "Methods" if entry.plugin.is_method else "Other plugins"
         rows[kind].append((entry.name, entry.plugin.summary + paper))
-    rows["Models"] = [(name, option.summary) for name, option in read_catalog(conf_packages(found))["model"].items()]
+    catalog = read_catalog(conf_packages(found))
+    for title, group in GROUPS.items():
+        rows[title] = [(name, option.summary) for name, option in catalog.get(group, {}).items() if name != "none"]
     rows["Broken plugins"] = [
         (entry.name, f"{entry.error.splitlines()[0]}\n`vidgen list --why {entry.name}` shows where")
         for entry in found.values()

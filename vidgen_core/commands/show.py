@@ -1,4 +1,4 @@
-"""vidgen show <method, model or plugin>    Its paper, hooks, and options with types, defaults and meanings."""
+"""vidgen show <method, model, metric ...>    Its paper, hooks, and options with types, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from vidgen_core.hookspecs import kinds
 from vidgen_core.instantiate import instantiate
 from vidgen_core.plugin import Found, Plugin, conf_packages, discover
 
+PREFIXES = {"model": "model.", "experiment": "", "metric": "metrics.{}.", "judge": "judge."}
+"""Groups whose options can be shown -> what the keys of an option begin with."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Print what is known of each name."""
     found = discover()
     catalog = read_catalog(conf_packages(found))
-    names = [*found, *catalog["model"]]
+    options = [option for group in PREFIXES for option in catalog.get(group, {}).values()]
+    names = [*found, *(option.name for option in options)]
     if not arguments:
         raise BadRequest(f"Say what to show: vidgen show <name>.{nearest('', names)}")
     for name in arguments:
         if name not in names:
-            raise BadRequest(f"There is no method, model or plugin '{name}'.{nearest(name, names)}")
+            raise BadRequest(f"There is no method, model, plugin or metric '{name}'.{nearest(name, names)}")
         if name in found:
             _show_plugin(found[name], catalog)
-        if name in catalog["model"]:
-            _show_model(catalog["model"][name])
+        for option in options:
+            if option.name == name:
+                _show_option(option)
     return 0
 
 
@@ -61,16 +66,17 @@ def _show_method(name: str, card: Plugin, option: Option | None) -> None:
     _show_keys(f"{name}.", option)
 
 
-def _show_model(option: Option) -> None:
-    print(f"model={option.name}: {option.summary}")
-    _show_keys("model.", option)
+def _show_option(option: Option) -> None:
+    print(f"{option.group}={option.name}: {option.summary}")
+    # What an experiment does not explain is its making, and no option.
+    _show_keys(PREFIXES[option.group].format(option.name), option, explained=option.group == "experiment")
 
 
-def _show_keys(prefix: str, option: Option) -> None:
+def _show_keys(prefix: str, option: Option, explained: bool = False) -> None:
     rows = [
         (f"{prefix}{key}={entry.value}" if entry.value else f"{prefix}{key}", entry.comment)
         for key, entry in option.keys.items()
-        if key != "_target_"
+        if key != "_target_" and (entry.comment or not explained)
     ]
     width = max((len(left) for left, _ in rows), default=0)
     if rows:

@@ -223,7 +223,7 @@ def _check_folder(config: Mapping[str, Any], request: Sequence[str]) -> None:
     if request:
         raise BadRequest(f"{request[0]}: videos= are scored as they are; keys of generation belong to experiment=.")
     if not config["metric"]:
-        raise BadRequest("No metric was chosen. Write metric=[...]; `vidgen evaluate --help` names them.")
+        raise BadRequest("No metric was chosen. Write metric=[...]; `vidgen list` names them.")
 
 
 def _rows(config: Mapping[str, Any]) -> tuple[Row, ...]:

@@ -33,7 +33,7 @@ figcaption { font-size: .8rem; margin-top: .25rem } .chips span { display: inlin
   padding: 0 .35rem; margin: .1rem .15rem 0 0; border-radius: 3px; border: 1px solid var(--line) }
 .chips .full { color: var(--good); border-color: var(--good) }
 .chips .none { color: var(--bad); border-color: var(--bad) }
-button { font: inherit; padding: .2rem .7rem }
+button { font: 400 .85rem system-ui, sans-serif; padding: .15rem .7rem; margin-left: .5rem }
 """
 
 SCRIPT = """
@@ -72,7 +72,7 @@ def write_page(results: Results, path: Path, plot: Path, most: int) -> Path:
         plot: The PNG to show.
         most: Stories whose videos are put into the page; the others are only counted.
     """
-    stories = list(dict.fromkeys((video.story, video.seed) for video in results.videos))
+    stories = sorted({(video.story, video.seed) for video in results.videos})
     shown = stories[:most]
     left = f" The first {len(shown)} of {len(stories)} are shown." if len(shown) < len(stories) else ""
     parts = [
@@ -86,7 +86,7 @@ def write_page(results: Results, path: Path, plot: Path, most: int) -> Path:
     others = results.others()
     if others:
         parts.append(f"<h2>{_text(results.rows[results.reference])} minus the others</h2>")
-        parts.append(_table(results, [(row, results.rows[row], results.difference) for row in others]))
+        parts.append(_table(results, [(row, results.rows[row], results.difference) for row in others], "+"))
     parts.append(f"<h2>Means and intervals</h2><img class='plot' alt='plot' src='{_data(plot, 'image/png')}'>")
     parts.append(f"<h2>Stories <button id='toggle'>Pause</button></h2><p class='faint'>{left.strip()}</p>")
     seeds = len({seed for _, seed in stories}) > 1
@@ -98,19 +98,20 @@ def write_page(results: Results, path: Path, plot: Path, most: int) -> Path:
     return path
 
 
-def _table(results: Results, rows: list) -> str:
+def _table(results: Results, rows: list, sign: str = "") -> str:
     heading = "".join(f"<th>{_text(title_of(column))}</th>" for column in results.columns)
     lines = [f"<tr><th></th>{heading}</tr>"]
     for row, label, value in rows:
-        cells = "".join(f"<td>{_cell(value(row, column))}</td>" for column in results.columns)
+        cells = "".join(f"<td>{_cell(value(row, column), sign)}</td>" for column in results.columns)
         lines.append(f"<tr><td>{_text(label)}</td>{cells}</tr>")
     return f"<div class='wide'><table>{''.join(lines)}</table></div>"
 
 
-def _cell(value: Interval | None) -> str:
+def _cell(value: Interval | None, sign: str) -> str:
     if value is None:
         return "-"
-    return f"{100 * value.mean:.1f}<small>{100 * value.low:.1f} to {100 * value.high:.1f}</small>"
+    low, high = (f"{100 * end:{sign}.1f}" for end in (value.low, value.high))
+    return f"{100 * value.mean:{sign}.1f}<small>{low} to {high}</small>"
 
 
 def _story(results: Results, videos: list[Scored], title: str) -> str:
