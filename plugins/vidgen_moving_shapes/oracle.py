@@ -107,6 +107,12 @@ def read_frame(frame: NDArray[np.uint8]) -> FrameReading:
     )
 
 
+def object_mask(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where a picture of one object shows it, (CANVAS, CANVAS)."""
+    picture = frame.astype(np.float32)
+    return _opacity(picture, np.median(_border(picture), axis=0))[0] > 0.5
+
+
 def _border(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     inside = np.zeros(picture.shape[:2], dtype=bool)
     inside[RING:-RING, RING:-RING] = True

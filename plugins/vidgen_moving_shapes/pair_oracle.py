@@ -30,11 +30,12 @@ VISIBLE_PIXELS = 20
 
 @dataclass(frozen=True)
 class ObjectReading:
-    """An object of a clip: positions (F, 2) as (x, y) pixels, and its motion."""
+    """An object of a clip: positions (F, 2) as (x, y) pixels, its motion, and where it is seen (F, CANVAS, CANVAS)."""
 
     entity: Entity
     positions: NDArray[np.float64]
     motion: str
+    masks: Masks
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _whole_overlap(masks: Masks, shape: str) -> float:
 def _read_front(masks: Masks, colour: str) -> ObjectReading:
     shape = max(SHAPES, key=lambda shape: _whole_overlap(masks, shape))
     centres, areas = _centroids(masks)
-    return ObjectReading(Entity(colour, shape), centres, motion_of(centres, np.sqrt(areas / UNIT_AREA[shape])))
+    motion = motion_of(centres, np.sqrt(areas / UNIT_AREA[shape]))
+    return ObjectReading(Entity(colour, shape), centres, motion, masks)
 
 
 def _read_back(masks: Masks, hidden: Masks, colour: str) -> ObjectReading:
@@ -118,7 +120,8 @@ def _read_back(masks: Masks, hidden: Masks, colour: str) -> ObjectReading:
         seen = np.sort(clearest)
     places = np.array([_locate(masks[i], hidden[i], shape, size)[1] for i in seen])
     positions = np.column_stack([np.interp(np.arange(len(masks)), seen, places[:, axis]) for axis in (0, 1)])
-    return ObjectReading(Entity(colour, shape), positions, motion_of(positions, np.full(len(positions), size)))
+    motion = motion_of(positions, np.full(len(positions), size))
+    return ObjectReading(Entity(colour, shape), positions, motion, masks)
 
 
 def _locate(mask: Masks, hidden: Masks, shape: str, size: float) -> tuple[float, NDArray[np.float64]]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
+from vidgen_moving_shapes import scores
 from vidgen_moving_shapes.training.autoencoder import LATENT_DEVIATION
 from vidgen_moving_shapes.training.images import Images
 
@@ -142,3 +143,38 @@ def test_the_same_seed_gives_the_same_weights(root: Path, image_encoder: Path, t
     again = trained(tmp_path, "image_encoder")
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (image_encoder, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def scored(out: Path, *arguments: str) -> dict:
+    """The report of ``python -m vidgen_moving_shapes.scores``."""
+    assert scores.main([*arguments, "--count", "2", "--out", str(out)]) == 0
+    return json.loads((out / f"{arguments[0]}.json").read_text())
+
+
+def test_a_depth_model_is_scored_on_the_depth_that_it_is_given(depth_to_image: Path, tmp_path: Path) -> None:
+    report = scored(tmp_path, "depth_to_image", f"model.path={depth_to_image / 'model'}", "num_inference_steps=1")
+    assert report["num_inference_steps"] == 1
+    assert report["scores"].keys() == {"training", "held-out", "two objects"}
+    assert report["scores"]["held-out"].keys() == {"n", "shape", "colour", "ground", "depth_iou", "all"}
+    assert {"front_iou", "back_iou", "back_shape"} < report["scores"]["two objects"].keys()
+    assert (tmp_path / "depth_to_image_two_objects.png").is_file()
+
+
+def test_an_image_encoder_is_scored_by_the_captions_that_it_chooses(image_encoder: Path, tmp_path: Path) -> None:
+    report = scored(tmp_path, "image_encoder", "--clip", str(image_encoder / "model"))
+    assert report["scores"]["held-out"].keys() == {"n", "shape", "colour", "ground", "all"}
+    assert report["scores"]["two objects"].keys() == {"n", "order", "colours"}
+
+
+def test_the_clip_metrics_take_the_image_encoder(image_encoder: Path) -> None:
+    from vidgen_core.metrics import clip
+
+    found = clip.load(str(image_encoder / "model"), device="cpu")
+    picture = Images().draw(draw_of(0, 0, 0, accumulation=1, processes=1, batch_size=1, steps=1, seed=0)).samples[0]
+    own = found._pictures([picture.frames[0].permute(1, 2, 0).numpy()])
+    same = found._model.vision_model(pixel_values=to_model_range(picture.frames)).pooler_output
+    same = torch.nn.functional.normalize(found._model.visual_projection(same), dim=-1)
+    assert torch.allclose(own, same, atol=1e-4)
