@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
 from vidgen_moving_shapes import scores
+from vidgen_moving_shapes.training import clips
 from vidgen_moving_shapes.training.autoencoder import LATENT_DEVIATION
 from vidgen_moving_shapes.training.images import Images
 
@@ -123,7 +124,10 @@ def test_the_depth_model_begins_as_the_image_model_and_reads_a_fifth_channel(
     assert trained_model.denoiser.conv_in.weight[:, 4].abs().max() > 0
 
 
-def test_the_video_model_starts_from_the_image_model(root: Path, text_to_image: Path) -> None:
+def test_the_video_model_starts_from_the_image_model(
+    root: Path, text_to_image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips, "FEW_FRAMES", 16)
     folder = trained(root, "video", trainer__sample_every=0)
     unet = load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert any("temp_convs" in name for name in unet)
