@@ -93,7 +93,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "data-src")]
 
 
 def test_the_page_shows_all_videos_and_needs_nothing_beside_it(walks, tmp_path) -> None:

@@ -33,8 +33,8 @@ Stories = Mapping[str, tuple[str, ...]]
 PART = 24
 """Stories of one run: enough that loading the model does not count, few enough that little is made twice."""
 
-ELSEWHERE = ("prompts_file",)
-"""Keys of a run that may differ from when it was made: the evaluation's folder may have been moved."""
+ELSEWHERE = ("prompts_file", "trainer_defaults")
+"""Keys of a run that do not change its videos: the evaluation's folder may have been moved, and nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ def _finished(part: Part, composed: Composed, weights: Mapping[str, str], fresh:
     if not file.is_file():
         return False
     record = read_provenance(file)
-    changed = [key for key in differences(record["config"], composed.config) if key not in ELSEWHERE]
+    changed = [
+        key for key in differences(record["config"], composed.config) if not set(key.split(".")) & set(ELSEWHERE)
+    ]
     if record.get("weights") and dict(record["weights"]) != dict(weights) and weights:
         changed.append("weights")
     if changed:

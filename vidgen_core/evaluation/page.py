@@ -28,7 +28,7 @@ td small { color: var(--faint); display: block } .wide { overflow-x: auto }
 .story h3 { font-size: .95rem; margin: 0 0 .3rem } ol { margin: 0 0 .6rem; padding-left: 1.3rem; color: var(--faint) }
 ol li.now { color: var(--ink); font-weight: 600 } .videos { display: flex; flex-wrap: wrap; gap: .9rem }
 figure { margin: 0; width: 168px }
-video { width: 168px; display: block; border-radius: 4px; image-rendering: pixelated }
+video { width: 168px; min-height: 90px; display: block; border-radius: 4px; image-rendering: pixelated }
 figcaption { font-size: .8rem; margin-top: .25rem } .chips span { display: inline-block; font-size: .72rem;
   padding: 0 .35rem; margin: .1rem .15rem 0 0; border-radius: 3px; border: 1px solid var(--line) }
 .chips .full { color: var(--good); border-color: var(--good) }
@@ -39,9 +39,14 @@ button { font: 400 .85rem system-ui, sans-serif; padding: .15rem .7rem; margin-l
 SCRIPT = """
 const stories = [...document.querySelectorAll('.story')];
 let playing = true;
+// Browsers open only so many videos at a time: those out of sight are closed.
 const seen = new IntersectionObserver(entries => entries.forEach(e => {
-  e.target.inView = e.isIntersecting; start(e.target);
-}));
+  e.target.inView = e.isIntersecting;
+  e.target.querySelectorAll('video').forEach(v => {
+    if (e.isIntersecting) v.src = v.dataset.src; else { v.removeAttribute('src'); v.load(); }
+  });
+  start(e.target);
+}), { rootMargin: '200px' });
 function start(story) {
   const videos = [...story.querySelectorAll('video')];
   if (!story.inView || !playing) { videos.forEach(v => v.pause()); return; }
@@ -133,7 +138,7 @@ def _figure(results: Results, video: Scored) -> str:
         shown = "no score" if value is None else f"{100 * value:.0f}" if column in TITLES else f"{value:.2f}"
         chips.append(f"<span class='{kind}'>{_text(title_of(column))} {shown}</span>")
     return (
-        f"<figure><video muted playsinline preload='metadata' src='{_data(video.path, 'video/mp4')}'></video>"
+        f"<figure><video muted playsinline data-src='{_data(video.path, 'video/mp4')}'></video>"
         f"<figcaption>{_text(results.rows.get(video.row, video.row))}<div class='chips'>{''.join(chips)}</div>"
         "</figcaption></figure>"
     )
