@@ -313,6 +313,10 @@ def test_videos_of_a_folder_are_judged_by_one_command(endpoint, tmp_path, monkey
         ([METRICS, "judge=transformers"], "judge.path="),
         (["metric=text_adherance"], "There is no metric 'text_adherance'. Did you mean 'text_adherence'?"),
         (["metric=[]"], "No metric was chosen"),
+        (
+            ["metric=[oracle,text_adherence]", "judge=openai", "judge.model=seer", "judge.key_variable="],
+            "metric=oracle and metric=text_adherence both give the score 'text'",
+        ),
         (["metric=text_adherence", "judge=openai", "judge.modell=x"], "There is no key 'judge.modell'"),
         (["metric=clip_text", "clip.path=/nowhere/clip"], "there is no folder '/nowhere/clip'"),
     ],

@@ -84,6 +84,12 @@ class Evaluation:
                         shared[part] = instantiate(config)
                     settings[part] = shared[part]
             built[name] = instantiate(settings)
+            for other in list(built)[:-1]:
+                twice = set(built[name].columns) & set(built[other].columns)
+                if twice:
+                    raise BadRequest(
+                        f"metric={other} and metric={name} both give the score '{min(twice)}'. Choose one of them."
+                    )
         return Instruments(built, shared.get("judge"))
 
     def _shared_parts(self, name: str) -> dict[str, Mapping[str, Any]]:
