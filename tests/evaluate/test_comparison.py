@@ -204,3 +204,13 @@ def test_experiments_metrics_and_judges_are_listed_and_shown(walks, capsys) -> N
     out = capsys.readouterr().out
     assert "metrics.brightness.scale=1.0  number >= 0, multiplies the score" in out
     assert "one.steps=1" in out and "label" not in out
+
+
+def test_the_claim_runs_with_the_model_that_comes_with_the_package(tmp_path, capsys) -> None:
+    small = ["n=1", "scene_frames=2", "num_inference_steps=1", "compare=[merged,separate]", "reference=merged"]
+    assert cli.main(["evaluate", "experiment=talc_claim", *small, f"output.dir={tmp_path / 'out'}"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["columns"] == ["entity", "background", "visual", "text", "overall"]
+    assert [(video["row"], len(video["captions"])) for video in results["videos"]] == [("merged", 2), ("separate", 2)]
+    assert all(0 <= video["scores"]["text"] <= 1 for video in results["videos"])
+    assert "Merged captions minus the others" in capsys.readouterr().out

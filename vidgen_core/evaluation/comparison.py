@@ -7,6 +7,7 @@ command that was interrupted goes on where it was, and one with a larger ``n`` m
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +109,8 @@ def command(part: Part, evaluation: Evaluation, folder: Path) -> Composed:
     prompts = folder / "prompts" / f"{part.folder.name}.json"
     if not prompts.is_file() or json.loads(prompts.read_text("utf-8")) != _plain(part.stories):
         prompts.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = prompts.with_suffix(".part")
+        # Two commands may make different rows in one folder at the same time.
+        unfinished = prompts.with_suffix(f".{os.getpid()}.part")
         unfinished.write_text(json.dumps(_plain(part.stories), indent=1, ensure_ascii=False), encoding="utf-8")
         unfinished.replace(prompts)
     started = (part.folder / "run.yaml").is_file()
