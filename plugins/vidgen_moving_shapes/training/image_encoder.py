@@ -1,6 +1,8 @@
 """The objective of the image encoder: a small CLIP whose pictures and captions meet (arXiv 2103.00020, figure 3).
 
-Captions that say the same of the picture are no negatives of each other: the target is shared among them.
+Captions that say the same of the picture are no negatives of each other: the target is shared among them. Colour and
+ground are learnt from that within a hundred steps, shape is not: a training-only task, to tell from every patch where
+the objects are, gives the outlines that shape is read from.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,15 @@ from vidgen_moving_shapes.shapes import CANVAS
 from vidgen_moving_shapes.tokenizer import build_tokenizer
 from vidgen_moving_shapes.training.fresh import fresh_weights
 from vidgen_moving_shapes.training.text import spread_words, text_settings
+from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS
 
 PATCH, VISION_WIDTH, VISION_LAYERS = 8, 128, 4
 PROJECTION = 64
 LARGEST_SCALE = math.log(100)
+PATCH_DEVIATION, PLACE_DEVIATION = 0.1, 0.3
+"""Patches and their places start at like size: with the usual 0.02 for both, places are too small to be read."""
+LEVELS = tuple((low + high) / 2 for low, high in pairwise((GROUND_NEARNESS, BACK_NEARNESS, FRONT_NEARNESS)))
+"""Nearness above which a pixel belongs to any object, and to the one in front."""
 
 PREPROCESSOR = {
     "image_processor_type": "CLIPImageProcessor",
@@ -72,10 +80,19 @@ class Embedded:
     texts: Tensor
     content: Tensor
     scale: Tensor  # scalar, the logarithm of the inverse temperature
+    patches: Tensor | None = None  # (B, patches, VISION_WIDTH)
 
 
 class ImageEncoder:
-    """A contrastive loss over the pictures and captions of a batch; both towers are fresh."""
+    """A contrastive loss over the pictures and captions of a batch; both towers are fresh.
+
+    Args:
+        mask_weight: Of the error in telling where the objects are; 0 leaves it out. The data must have ``nearness``.
+    """
+
+    def __init__(self, mask_weight: float = 2.0) -> None:
+        self.mask_weight = mask_weight
+        self.heads: MaskHeads | None = None
 
     @hookimpl
     def build_backbone(self, run: Run) -> Backbone:
@@ -88,8 +105,12 @@ class ImageEncoder:
 
     @hookimpl
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
-        """Everything."""
-        return dict(backbone.named_parameters())
+        """Everything, and the heads."""
+        parameters: dict[str, Tensor] = dict(backbone.named_parameters())
+        if self.mask_weight:
+            self.heads = MaskHeads().to(backbone.device)
+            parameters |= {f"mask_heads.{name}": p for name, p in self.heads.named_parameters()}
+        return parameters
 
     @hookimpl
     def training_step(self, run: Run, batch: Batch) -> Embedded:
@@ -98,14 +119,42 @@ class ImageEncoder:
         frames = torch.stack([sample.frames[0] for sample in batch.samples if sample.frames is not None])
         captions = [sample.captions[0] for sample in batch.samples]
         tokens = run.backbone.tokenizer(captions, padding=True, return_tensors="pt")
-        out = clip(input_ids=tokens.input_ids.to(device), pixel_values=to_model_range(frames.to(device)))
-        content = stack(batch.samples, "content").to(device)
-        return Embedded(out.image_embeds.float(), out.text_embeds.float(), content, clip.logit_scale)
+        seen = clip.vision_model(pixel_values=to_model_range(frames.to(device)))
+        read = clip.text_model(input_ids=tokens.input_ids.to(device))
+        return Embedded(
+            functional.normalize(clip.visual_projection(seen.pooler_output).float(), dim=-1),
+            functional.normalize(clip.text_projection(read.pooler_output).float(), dim=-1),
+            stack(batch.samples, "content").to(device),
+            clip.logit_scale,
+            seen.last_hidden_state[:, 1:],  # the first is the whole picture's
+        )
 
     @hookimpl
-    def losses(self, prediction: Any) -> dict[str, Tensor]:
-        """``contrastive``: the mean of both directions."""
-        return {"contrastive": contrastive_loss(prediction)}
+    def losses(self, batch: Batch, prediction: Any) -> dict[str, Tensor]:
+        """``contrastive``: the mean of both directions; ``masks``: what the heads misread."""
+        terms = {"contrastive": contrastive_loss(prediction)}
+        if self.heads is not None:
+            nearness = stack(batch.samples, "nearness").to(prediction.patches.device)
+            terms["masks"] = self.mask_weight * self.heads.loss(prediction.patches, nearness[:, :1])
+        return terms
+
+
+class MaskHeads(nn.Module):
+    """From the features of every patch: which of its pixels are of an object, and which of the one in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(VISION_WIDTH, elementwise_affine=False)
+        self.head = nn.Linear(VISION_WIDTH, len(LEVELS) * PATCH**2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def loss(self, patches: Tensor, nearness: Tensor) -> Tensor:
+        """Binary cross-entropy for patches (B, patches, VISION_WIDTH) against nearness (B, 1, CANVAS, CANVAS)."""
+        masks = torch.cat([(nearness > level).float() for level in LEVELS], dim=1)
+        wanted = functional.unfold(masks, PATCH, stride=PATCH).transpose(1, 2)
+        with torch.autocast(patches.device.type, enabled=False):
+            return functional.binary_cross_entropy_with_logits(self.head(self.norm(patches.float())), wanted)
 
 
 def clip_of(run: Run) -> Any:
@@ -140,4 +189,7 @@ def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION)
     clip = CLIPModel(config)
     spread_words(clip)
+    embeddings = clip.vision_model.embeddings
+    nn.init.normal_(embeddings.patch_embedding.weight, std=PATCH_DEVIATION)
+    nn.init.normal_(embeddings.position_embedding.weight, std=PLACE_DEVIATION)
     return clip
