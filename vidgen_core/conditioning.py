@@ -5,7 +5,7 @@ B videos, F frames, U distinct texts, L text tokens, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,19 +83,23 @@ class TextTable:
         self.embeds = embeds if self.embeds is None else torch.cat([self.embeds, embeds])
 
 
+def warn_cut(run: Run, texts: Iterable[str]) -> None:
+    """Warn, with numbers, of every text that is cut at the token limit."""
+    backbone = run.backbone
+    for text in dict.fromkeys(texts) if backbone.tokenizer is not None else ():
+        tokens, limit = backbone.count_tokens(text), backbone.max_tokens
+        if tokens > limit:
+            run.warn(
+                f"a prompt needs {tokens} tokens, the model reads {limit}: its last {tokens - limit} are cut "
+                f"(it ends in '...{text[-40:]}')."
+            )
+
+
 def warn_limits(run: Run, frames: int) -> None:
     """Warn, with numbers, of a text cut at the token limit, or windows of more ``frames`` than the model knows."""
-    backbone = run.backbone
-    if backbone.tokenizer is not None:
-        scenes = [scene for video in run.request.videos for scene in video.scenes]
-        for text in dict.fromkeys([*(s.prompt for s in scenes), *(s.negative_prompt for s in scenes)]):
-            tokens, limit = backbone.count_tokens(text), backbone.max_tokens
-            if tokens > limit:
-                run.warn(
-                    f"a prompt needs {tokens} tokens, the model reads {limit}: its last {tokens - limit} are cut "
-                    f"(it ends in '...{text[-40:]}')."
-                )
-    trained = backbone.trained_frames
+    scenes = [scene for video in run.request.videos for scene in video.scenes]
+    warn_cut(run, [*(s.prompt for s in scenes), *(s.negative_prompt for s in scenes)])
+    trained = run.backbone.trained_frames
     if trained and frames > trained:
         run.warn(f"{frames} frames are denoised together; the model was trained for {trained}.")
 

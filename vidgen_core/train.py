@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -56,24 +57,28 @@ def train(composed: Composed) -> list[Path]:
     requests = [request for request, _ in batches_of(composed)] if options["sample_every"] else []
     run = Run(composed.request, config, moments)
     source: Source = moments.data(run=run)
-    held_out = source.held_out() or source
+    held_out = source.held_out()
+    held_out = source if held_out is None else held_out
     chosen = choose_folder(config)
     resumed = is_resumed(chosen, config)
     accelerator = make_accelerator(config, chosen)
-    folder = Path(agreed(str(claim_folder(chosen, config)[0] if accelerator.is_main_process else chosen)))
+    samples = options["batch_size"] * options["accumulation"] * accelerator.num_processes
+    steps = number_of_steps(options, source, samples)
+    folder = claimed(chosen, config, resumed, accelerator)
     with ExitStack() as stack:
         stack.enter_context(memory_explained(options))
         open_for_training(run, accelerator, stack)
         learner = Learner(run, choose_trainables(run))
         if options["cache"] == "latents":
             source.cache = held_out.cache = run.latent_cache = latent_cache(run, folder)
-        steps = number_of_steps(options, source, accelerator.num_processes)
         optimiser = make_optimiser(learner.trainables, options)
         schedule = make_schedule(optimiser, options, steps)
         wrapped, optimiser = accelerator.prepare(learner, optimiser)
         accelerator.register_for_checkpointing(schedule)
         averaged = make_average(learner.trainables, options["ema"])
-        checkpoints = Checkpoints(folder / "checkpoints", accelerator, learner.trainables, averaged, options["keep"])
+        checkpoints = Checkpoints(
+            folder / "checkpoints", accelerator, learner.trainables, averaged, options["keep"], samples
+        )
         start = checkpoints.load() if resumed else 0
         if accelerator.is_main_process:
             run.provenance |= {"weights": run.backbone.weights, "processes": accelerator.num_processes}
@@ -82,14 +87,15 @@ def train(composed: Composed) -> list[Path]:
             accelerator.init_trackers("vidgen")
         log = TrainingLog(folder, accelerator, steps, start)
         stack.callback(log.close)
-        log.say(f"training: {describe(learner, accelerator, steps, options)}")
+        log.say(f"training: {describe(learner, accelerator, steps, samples)}")
 
         draws = (draw for step in range(start, steps) for draw in draws_of(step, steps, config, accelerator))
         batches = read_ahead(source, draws, options["workers"])
         bad = 0
         learner.train()
-        interrupts = stack.enter_context(Interrupts(active=accelerator.num_processes == 1))
+        interrupts = stack.enter_context(Interrupts())
         for step in range(start, steps):
+            rate = schedule.get_last_lr()[0]
             numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log)
             schedule.step()
             bad = 0 if math.isfinite(numbers["grad_norm"]) else bad + 1
@@ -103,22 +109,24 @@ def train(composed: Composed) -> list[Path]:
                 averaged.step(list(learner.trainables.values()))
             done, last = step + 1, step + 1 == steps
             if done % options["log_every"] == 0 or last or bad:
-                log.write(done, {**numbers, "learning_rate": schedule.get_last_lr()[0]})
+                log.write(done, {**numbers, "learning_rate": rate})
             log.show(done, {"loss": numbers["loss"]}, line=done % options["log_every"] == 0 or last)
             if due(done, options["validate_every"], last):
                 with evaluating(learner, averaged):
-                    found = validate(learner, held_out, options, config["seed"], accelerator)
+                    found = validate(learner, held_out, options, config["seed"], accelerator, log)
                 log.write(done, found)
                 log.say(f"validation {found['validation']:.5f}")
                 checkpoints.save_best(done, found["validation"])
+            ends = interrupts.asked_anywhere(accelerator)
+            if due(done, options["checkpoint_every"], last) or ends:
+                checkpoints.save(done)
+            if ends and not last:
+                log.say(f"interrupted after step {done}; the same command with output.dir={folder} resume=true goes on")
+                raise KeyboardInterrupt
+            # After the checkpoint: whatever happens here costs nothing.
             if due(done, options["sample_every"], last) and accelerator.is_main_process:
                 with evaluating(learner, averaged):
                     draw_samples(run, requests, folder / "samples", done)
-            if due(done, options["checkpoint_every"], last) or interrupts.asked:
-                checkpoints.save(done)
-            if interrupts.asked and not last:
-                log.say(f"interrupted after step {done}; the same command with output.dir={folder} resume=true goes on")
-                raise KeyboardInterrupt
         checkpoints.put_final_weights(options["export"])
         if accelerator.is_main_process:
             moments.finish_training(run=run, backbone=run.backbone)
@@ -176,27 +184,43 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     run.place(backbone, Placement(accelerator.device, torch.float32, guidance=guidance))
     stack.enter_context(backbone.attention_installed(str(config["attention"])))
     stack.enter_context(run.moments.attach(run=run, backbone=backbone))
-    stack.enter_context(dropout_of(backbone, options["dropout"]))
+    stack.enter_context(dropout_of(backbone.denoiser, options["dropout"]))
     if options["gradient_checkpointing"]:
         stack.enter_context(gradient_checkpointing(backbone.denoiser))
     backbone.methods.to(accelerator.device)
 
 
+def claimed(chosen: Path, config: Any, resumed: bool, accelerator: Any) -> Path:
+    """The training's folder, the same in every process; what an overwritten run left of itself is removed."""
+    folder = chosen
+    if accelerator.is_main_process:
+        folder, _ = claim_folder(chosen, config)
+        for name in () if resumed else ("checkpoints", "samples", "model", "methods"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in () if resumed else ("run.yaml", "log.jsonl", "skipped.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+    return Path(agreed(str(folder)))
+
+
 def latent_cache(run: Run, folder: Path) -> LatentCache:
-    """The cache of what this VAE makes of pixels, in ``trainer.cache_dir`` or beside the checkpoints."""
+    """The cache of what this VAE makes of pixels, in ``trainer.cache_dir`` or beside the checkpoints.
+
+    Raises BadRequest where there is no VAE, or where it trains.
+    """
+    if run.backbone.vae is None or any(parameter.requires_grad for parameter in run.backbone.vae.parameters()):
+        raise BadRequest("trainer.cache=latents needs a VAE that stays as it is. Use trainer.cache=none.")
     digest = hashlib.sha256()
     for tensor in run.backbone.vae.state_dict().values():
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return LatentCache(run.config["trainer"]["cache_dir"] or folder / "latent_cache", digest.hexdigest()[:16])
 
 
-def number_of_steps(options: Any, source: Source, processes: int) -> int:
+def number_of_steps(options: Any, source: Source, samples: int) -> int:
     """``trainer.max_steps``, or as many as the epochs take. Raises BadRequest where neither is known."""
     if options["max_steps"]:
         return int(options["max_steps"])
     if not len(source):
         raise BadRequest("This data has no end. Say how long to train: trainer.max_steps=...")
-    samples = options["batch_size"] * options["accumulation"] * processes
     return int(options["epochs"]) * math.ceil(len(source) / samples)
 
 
@@ -221,10 +245,9 @@ def due(done: int, every: int, last: bool) -> bool:
     return bool(every) and (done % every == 0 or last)
 
 
-def describe(learner: Learner, accelerator: Any, steps: int, options: Any) -> str:
+def describe(learner: Learner, accelerator: Any, steps: int, samples: int) -> str:
     """What trains, where and how, in one line."""
     count = sum(p.numel() for p in learner.trainables.values())
-    samples = options["batch_size"] * options["accumulation"] * accelerator.num_processes
     processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
     return (
         f"{count / 1e6:.2f} M parameters, {steps} steps of {samples} samples, {processes} on "

@@ -122,7 +122,7 @@ class Merged(Timeline):
 
     def laid_out(self, video: VideoRequest, spans: Sequence[int]) -> VideoRequest:
         negatives = dict.fromkeys(n for n in video.negative_prompts if n)
-        scene = Scene(THEN.join(video.prompts), 0, sum(spans), ", ".join(negatives))
+        scene = Scene(THEN.join(filter(None, video.prompts)), 0, sum(spans), ", ".join(negatives))
         return dataclasses.replace(video, scenes=(scene,))
 
 

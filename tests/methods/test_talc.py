@@ -143,3 +143,8 @@ def test_merged_captions_that_are_cut_warn_with_numbers(backbone, capsys) -> Non
 def test_several_scenes_without_a_method_are_refused() -> None:
     with pytest.raises(BadRequest, match="list of 2 scenes, which the plain model cannot arrange"):
         make_run(request("a", "b"))
+
+
+def test_merged_scenes_without_captions_are_an_empty_text() -> None:
+    run = make_run(request("", "", num_frames=4), {"talc": build("merged")})
+    assert scenes(run) == [("", 0, 4, "")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,24 @@ def test_a_full_disk_costs_nothing_that_was_written(
     assert (out / "model").is_dir()
 
 
+def test_a_full_disk_is_told_from_torchs_own_words(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3717824 vs 3717716")
+
+    monkeypatch.setattr("accelerate.Accelerator.save_state", full)
+    with pytest.raises(VidgenError, match=r"could not be written.*No checkpoint was written before"):
+        train(composed(stories, tmp_path / "run"))
+
+
 def test_too_little_memory_says_what_to_switch_on(
     stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop, "optimise", out_of_memory)
+    monkeypatch.setattr("vidgen_core.models.backbone.Backbone.predict", out_of_memory)
     with pytest.raises(VidgenError, match="trainer.gradient_checkpointing=true"):
         train(composed(stories, tmp_path / "run", "trainer.gradient_checkpointing=false"))
 
@@ -198,6 +210,74 @@ def test_what_cannot_be_done_is_said_before_the_first_step(
 def test_a_checkpoint_of_another_training_is_refused(stories: Path, trained: Path) -> None:
     with pytest.raises(BadRequest, match=r"another trainer\.trainable"):
         train(composed(stories, trained, "trainer.trainable=temporal", "resume=true"))
+
+
+def test_an_overwritten_training_leaves_nothing_to_resume_from(stories: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(composed(stories, out, "trainer.validate_every=2"))
+    train(composed(stories, out, "trainer.max_steps=1", "trainer.validate_every=0", "output.overwrite=true"))
+    assert [path.name for path in (out / "checkpoints").glob("*_*")] == ["step_00000001"]
+    assert [line["step"] for line in curve(out)] == [1]
+    assert not (out / "checkpoints" / "best").exists()
+
+
+def test_a_torn_last_line_of_the_log_is_left_out(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "optimise", interrupt_after(3))
+        train(composed(stories, out))
+    with (out / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    train(composed(stories, out, "resume=true"))
+    assert [line["step"] for line in curve(out) if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_a_lost_last_checkpoint_gives_way_to_the_one_before(stories: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(composed(stories, out))
+    shutil.rmtree(out / "checkpoints" / "step_00000004")
+    train(composed(stories, out, "resume=true"))
+    assert (out / "checkpoints" / "step_00000004").is_dir()
+
+
+def test_micro_batches_may_be_cut_anew_on_resume_but_a_step_stays_a_step(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "optimise", interrupt_after(3))
+        train(composed(stories, out))
+    with pytest.raises(BadRequest, match="2 samples a step, this one has 3"):
+        train(composed(stories, out, "trainer.accumulation=3", "resume=true"))
+    train(composed(stories, out, "trainer.accumulation=1", "trainer.batch_size=2", "resume=true"))
+    assert (out / "model").is_dir()
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.5, math.nan])
+    monkeypatch.setattr(loop, "validate", lambda *args: {"validation": next(found)})
+    train(composed(stories, tmp_path / "run", "trainer.validate_every=2"))
+    best = json.loads((tmp_path / "run" / "checkpoints" / "index.json").read_text())["best"]
+    assert best == {"step": 2, "loss": 0.5}
+
+
+def test_samples_that_fail_cost_nothing(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*args: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("vidgen_core.training.validation.frames", out_of_memory)
+    train(composed(stories, tmp_path / "run", 'prompt=["one","two"]', "num_frames=2", "trainer.sample_every=1"))
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+def test_trainings_of_other_precision_follow_one_another(stories: Path, tmp_path: Path) -> None:
+    for precision in ("no", "bf16"):
+        train(composed(stories, tmp_path / precision, f"trainer.mixed_precision={precision}", "trainer.max_steps=1"))
+        assert curve(tmp_path / precision)[0]["loss"] > 0
 
 
 def test_a_finished_folder_is_not_written_over(stories: Path, trained: Path) -> None:

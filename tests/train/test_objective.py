@@ -174,6 +174,21 @@ def test_cached_latents_train_as_fresh_ones_do(stories: Path, tmp_path: Path) ->
     assert curve(tmp_path / "first") == curve(tmp_path / "second")
 
 
+def test_the_cache_gives_the_same_bits_whoever_fills_it(stories: Path, tmp_path: Path) -> None:
+    from trainings import last, same
+
+    more = ("trainer.cache=latents", "trainer.batch_size=2", "trainer.accumulation=1")
+    for workers in (0, 2):
+        train(composed(stories, tmp_path / str(workers), *more, f"trainer.workers={workers}"))
+    assert same(last(tmp_path / "0"), last(tmp_path / "2"))
+
+
+def test_what_is_frozen_has_no_dropout() -> None:
+    made = learner()
+    made.train()
+    assert made.backbone.denoiser.training and not made.backbone.vae.training and not made.backbone.text_encoder.training
+
+
 def test_frames_that_do_not_divide_are_refused(stories: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="do not divide by 8"):
         train(composed(stories, tmp_path / "run", "data.size=20"))

@@ -26,6 +26,10 @@ def main(arguments: Sequence[str]) -> int:
             _tell(f"stage {stage.name}: vidgen train {stage.as_command()}")
         run(compose(stage.overrides, stage.values, entry="train"))
         stage.finish()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from vidgen_core.training.machine import end_processes
+
+        end_processes()
     return 0
 
 

@@ -7,8 +7,8 @@ the schedule, the gradient scaler and the random state; ``checkpoints/best/`` th
 
 from __future__ import annotations
 
-import errno
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.errors import BadRequest
+from vidgen_core.training.disk import disk_explained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,16 +36,24 @@ class Checkpoints:
         trainables: Name -> parameter.
         averaged: diffusers' ``EMAModel`` of them, or None.
         keep: How many are kept beside the best.
+        samples: Of one optimiser step, over all processes and micro-batches.
     """
 
     def __init__(
-        self, folder: Path, accelerator: Accelerator, trainables: Mapping[str, Tensor], averaged: Any, keep: int
+        self,
+        folder: Path,
+        accelerator: Accelerator,
+        trainables: Mapping[str, Tensor],
+        averaged: Any,
+        keep: int,
+        samples: int,
     ) -> None:
         self.folder = folder
         self.accelerator = accelerator
         self.trainables = trainables
         self.averaged = averaged
         self.keep = keep
+        self.samples = samples
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
 
@@ -57,25 +66,25 @@ class Checkpoints:
     def save(self, step: int) -> None:
         """Write the checkpoint after ``step`` optimiser steps. Raises VidgenError where the disk refuses."""
         name = f"step_{step:08d}"
-        if self.index.get("last") == name:
+        if self.index.get("last") == name and (self.folder / name / STATE).is_file():
             return
 
         def write(fresh: Path) -> None:
             self.accelerator.save_state(str(fresh), safe_serialization=True)
             if self.accelerator.is_main_process:
-                state = {"step": step, "processes": self.accelerator.num_processes}
+                state = {"step": step, "processes": self.accelerator.num_processes, "samples": self.samples}
                 if self.averaged is not None:
                     state["averaged"] = {k: v for k, v in self.averaged.state_dict().items() if k != "shadow_params"}
                 (fresh / STATE).write_text(json.dumps(state))
 
         self._write_whole(name, write)
         self._note(last=name)
-        self._retire()
+        self._retire(name)
 
     def save_best(self, step: int, loss: float) -> None:
         """Keep the present weights, averaged where they are, as those of the lowest validation loss so far."""
         best = self.index.get("best")
-        if best is not None and best["loss"] <= loss:
+        if not math.isfinite(loss) or (best is not None and best["loss"] <= loss):
             return
 
         def write(fresh: Path) -> None:
@@ -88,13 +97,17 @@ class Checkpoints:
     def load(self) -> int:
         """Restore the newest checkpoint; returns its step, 0 where there is none.
 
-        Raises BadRequest for one of another number of processes or of other parameters.
+        Raises BadRequest for one of another number of processes or samples, or of other parameters.
         """
-        last = self.index.get("last")
-        if last is None:
+        folder = self._newest()
+        if folder is None:
             return 0
-        folder = self.folder / last
         state = json.loads((folder / STATE).read_text())
+        if state["samples"] != self.samples:
+            raise BadRequest(
+                f"'{folder}' is of a training with {state['samples']} samples a step, this one has {self.samples}. "
+                "trainer.batch_size and trainer.accumulation may change as long as their product stays."
+            )
         if state["processes"] != self.accelerator.num_processes:
             raise BadRequest(
                 f"'{folder}' was written by {state['processes']} processes, this training has "
@@ -122,6 +135,16 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------- files
 
+    def _newest(self) -> Path | None:
+        """The last checkpoint that is whole: the one of the index, or where that was lost, the newest there is."""
+        last = self.index.get("last")
+        if last is not None and (self.folder / last / STATE).is_file():
+            return self.folder / last
+        whole = sorted(file.parent for file in self.folder.glob(f"step_*/{STATE}"))
+        if last is not None and not whole:
+            raise BadRequest(f"The checkpoint '{self.folder / last}' is gone, and there is no other. Start anew.")
+        return whole[-1] if whole else None
+
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         weights.clear()  # accelerate is to save no model: most of it is frozen
         if self.accelerator.is_main_process:
@@ -146,31 +169,25 @@ class Checkpoints:
 
     def _write_whole(self, name: str, write: Callable[[Path], None]) -> None:
         fresh, final = self.folder / f".{name}.unfinished", self.folder / name
-        main = self.accelerator.is_main_process
+        main, last = self.accelerator.is_main_process, self.index.get("last")
+        stays = f"The checkpoint '{self.folder / last}' stays" if last else "No checkpoint was written before"
         try:
-            if main:
-                shutil.rmtree(fresh, ignore_errors=True)
-                fresh.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            write(fresh)
-            self.accelerator.wait_for_everyone()
-            if main:
-                old = self.folder / f".{name}.old"
-                if final.exists():
-                    final.rename(old)
-                fresh.rename(final)
-                shutil.rmtree(old, ignore_errors=True)
-        except Exception as error:  # safetensors has an error of its own for a full disk
+            with disk_explained(final, stays):
+                if main:
+                    shutil.rmtree(fresh, ignore_errors=True)
+                    fresh.mkdir(parents=True)
+                self.accelerator.wait_for_everyone()
+                write(fresh)
+                self.accelerator.wait_for_everyone()
+                if main:
+                    old = self.folder / f".{name}.old"
+                    if final.exists():
+                        final.rename(old)
+                    fresh.rename(final)
+                    shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
-            if not isinstance(error, OSError) and "os error" not in str(error).lower() and "write" not in str(error):
-                raise
-            full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
-            last = self.index.get("last")
-            stays = f"The checkpoint '{self.folder / last}' stays" if last else "No checkpoint was written before"
-            raise VidgenError(
-                f"The checkpoint '{final}' could not be written: {'the disk is full' if full else error}. {stays}; "
-                "free some space, then repeat the command with resume=true."
-            ) from error
+            raise
 
     def _note(self, **entries: Any) -> None:
         if self.accelerator.is_main_process:
@@ -178,7 +195,9 @@ class Checkpoints:
             fresh.write_text(json.dumps({**self.index, **entries}))
             fresh.replace(self.folder / "index.json")
 
-    def _retire(self) -> None:
+    def _retire(self, newest: str) -> None:
+        # Later ones than the newest were left by a crash before they were noted; the training has gone on from before.
         if self.accelerator.is_main_process:
-            for old in sorted(self.folder.glob("step_*"))[: -self.keep]:
+            found = sorted(path for path in self.folder.glob("step_*"))
+            for old in [p for p in found if p.name > newest] + [p for p in found if p.name <= newest][: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from vidgen_core import hookimpl
-from vidgen_core.data.pixels import to_model_range
 from vidgen_core.errors import BadRequest
 from vidgen_core.noise import seed_of
 from vidgen_core.request import Request, VideoRequest, single_scene
 from vidgen_core.run import Run, Window
+from vidgen_core.training.latents import encoded, keyed_normal
 
 if TYPE_CHECKING:
     from vidgen_core.data.sample import Batch, Draw, Sample
@@ -150,42 +150,6 @@ def denoised(run: Run, window: Window, scheduler: Any, latents: Tensor, noise: T
     inputs = run.backbone.prepare(window.condition, ("cond",))
     output = run.backbone.predict(noisy, timesteps, inputs).float()
     return Prediction(latents, noise, timesteps, noisy, target, output, window)
-
-
-def encoded(run: Run, batch: Batch, posterior: str = "sample") -> Tensor:
-    """Scaled latents (B, C, F, h, w), drawn from the VAE's posterior or its mean; from the cache where it has them."""
-    device = run.backbone.device
-    fresh = [sample for sample in batch.samples if sample.moments is None]
-    if fresh:
-        frames = torch.cat([sample.frames for sample in fresh if sample.frames is not None])
-        multiple = run.backbone.size_multiple
-        if frames.shape[-2] % multiple or frames.shape[-1] % multiple:
-            raise BadRequest(
-                f"Frames of {frames.shape[-2]} x {frames.shape[-1]} pixels do not divide by {multiple}, as this model "
-                "needs. Choose another data.size."
-            )
-        moments = run.backbone.encode(to_model_range(frames.to(device)))
-        for sample, part in zip(fresh, moments.split([sum(sample.scene_frames) for sample in fresh]), strict=True):
-            # Rounded as the cache keeps them, so that a sample is the same whether it was there or not.
-            sample.moments = (part if run.latent_cache is None else part.half()).contiguous()
-            if run.latent_cache is not None and sample.cache_keys:
-                for key, scene in zip(sample.cache_keys, part.split(list(sample.scene_frames)), strict=True):
-                    run.latent_cache.put(key, scene)
-    moments = torch.stack([sample.moments.to(device).float() for sample in batch.samples if sample.moments is not None])
-    mean, log_variance = moments.transpose(1, 2).chunk(2, dim=1)
-    if posterior == "sample":
-        deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))
-        mean = mean + deviation * keyed_normal(batch, mean.shape[1:], "posterior").to(mean)
-    return mean * run.backbone.vae.config.scaling_factor
-
-
-def keyed_normal(batch: Batch, shape: Sequence[int], purpose: str) -> Tensor:
-    """(B, *shape) unit normal numbers on the CPU, a stream of its own for each sample's number."""
-    rows, generator = [], torch.Generator()
-    for sample in batch.samples:
-        generator.manual_seed(seed_of(batch.draw.seed, purpose, sample.number))
-        rows.append(torch.randn(tuple(shape), generator=generator))
-    return torch.stack(rows)
 
 
 def request_of(run: Run, batch: Batch, dropped: Sequence[bool]) -> Request:

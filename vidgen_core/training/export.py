@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from vidgen_core.placement import DTYPES
+from vidgen_core.training.disk import disk_explained
 
 if TYPE_CHECKING:
     from vidgen_core.models.backbone import Backbone
@@ -42,7 +43,11 @@ def _save_methods(backbone: Backbone, folder: Path) -> None:
 def _whole(path: Path, write: Callable[[Path], None]) -> Path:
     fresh = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(fresh, ignore_errors=True)
-    write(fresh)
-    shutil.rmtree(path, ignore_errors=True)
-    fresh.rename(path)
+    try:
+        with disk_explained(path, "The last checkpoint stays"):
+            write(fresh)
+            shutil.rmtree(path, ignore_errors=True)
+            fresh.rename(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return path

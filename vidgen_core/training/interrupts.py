@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Inside the context, the first Ctrl-C or SIGTERM only sets ``asked``; a second one ends the process at once.
+    """Inside the context, the first Ctrl-C or SIGTERM only sets ``asked``; a second one ends the process at once."""
 
-    Several processes do not see a signal at the same step, so there (``active=False``) it acts as always.
-    """
-
-    def __init__(self, active: bool) -> None:
+    def __init__(self) -> None:
         self.asked = False
-        self._active = active
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        if self._active:
-            try:
-                self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
-            except ValueError:
-                pass  # not the main thread: signals are somebody else's
+        try:
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        except ValueError:
+            pass  # not the main thread: signals are somebody else's
         return self
+
+    def asked_anywhere(self, accelerator: Accelerator) -> bool:
+        """Whether any process was asked to end: a signal does not reach all of them in the same step."""
+        if accelerator.num_processes == 1:
+            return self.asked
+        asked = torch.tensor(float(self.asked), device=accelerator.device)
+        return bool(accelerator.reduce(asked, "sum") > 0)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vidgen_core.conditioning import TextTable
+from vidgen_core.conditioning import TextTable, warn_cut
 from vidgen_core.errors import BadRequest, VidgenError, nearest
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ class Learner(nn.Module):
         self.text_trains = text_encoder is not None and any(id(p) in trained for p in text_encoder.parameters())
         self._texts = EncodedTexts(run)
 
+    def train(self, mode: bool = True) -> Learner:
+        """As every module, but what is frozen beside the denoiser stays as it is sampled: without its dropout."""
+        super().train(mode)
+        for part in (self.backbone.vae, self.backbone.text_encoder):
+            if part is not None and not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         run = self.run
         run.batch = batch
@@ -78,6 +86,7 @@ class EncodedTexts:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         missing = [text for text in texts if text not in self._kept]
         if missing:
+            warn_cut(self._run, missing)
             embeds = self._run.backbone.encode_text(missing)
             self._kept.update({text: row.cpu() for text, row in zip(missing, embeds, strict=True)})
         for text in texts:
@@ -109,9 +118,10 @@ def choose_trainables(run: Run) -> dict[str, Tensor]:
 
 
 @contextmanager
-def dropout_of(model: nn.Module, probability: float | None) -> Iterator[None]:
-    """Another dropout inside the context; None keeps the model's."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Dropout)] if probability is not None else []
+def dropout_of(denoiser: nn.Module | None, probability: float | None) -> Iterator[None]:
+    """Another dropout of the denoiser inside the context; None keeps its own."""
+    wanted = denoiser is not None and probability is not None
+    layers = [m for m in denoiser.modules() if isinstance(m, nn.Dropout)] if wanted else []
     before = [layer.p for layer in layers]
     for layer in layers:
         layer.p = float(probability or 0.0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from vidgen_core.training.disk import disk_explained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,17 +40,23 @@ class TrainingLog:
         self.skipped: dict[str, str] = {}  # items of the data that could not be used -> why
         if not accelerator.is_main_process:
             return
-        if start and self._file.is_file():
-            kept = [line for line in self._file.read_text().splitlines() if json.loads(line)["step"] <= start]
-            self._file.write_text("".join(f"{line}\n" for line in kept))
+        if self._skipped_file.is_file():
+            self.skipped = {entry["item"]: entry["reason"] for entry in _whole_lines(self._skipped_file)}
+        if self._file.is_file():
+            kept = [json.dumps(entry) for entry in _whole_lines(self._file) if entry["step"] <= start]
+            fresh = self._file.with_name(".log.jsonl")
+            fresh.write_text("".join(f"{line}\n" for line in kept))
+            fresh.replace(self._file)
         if self._stream.isatty():
             self._draw()
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """One line of named numbers after ``step`` steps."""
         if self._accelerator.is_main_process:
-            with self._file.open("a") as file:
-                file.write(json.dumps({"step": step, **{k: round(v, 8) for k, v in numbers.items()}}) + "\n")
+            # JSON knows no NaN.
+            values = {k: round(v, 8) if math.isfinite(v) else None for k, v in numbers.items()}
+            with disk_explained(self._file, "The checkpoints stay"), self._file.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
         self._accelerator.log(numbers, step=step)
 
     def show(self, step: int, numbers: dict[str, float], line: bool) -> None:
@@ -82,7 +91,9 @@ class TrainingLog:
         """Take the bar away and let the trackers finish."""
         if self._bar is not None:
             self._bar.stop()
-        self._accelerator.end_training()
+        # Not accelerate's end_training: it would end the processes too, and another training may follow.
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
 
     def _draw(self) -> None:
         from rich.console import Console
@@ -92,6 +103,17 @@ class TrainingLog:
         self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=self._stream))
         self._bar.start()
         self._task = self._bar.add_task("training", total=self._steps, completed=self._start)
+
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The entries of a file of JSON lines; a line that a crash left torn is none."""
+    entries = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
 
 
 def _clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
 
     Raises BadRequest for a tracker that accelerate does not know or that is not installed.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    from accelerate.state import AcceleratorState
     from accelerate.utils import LoggerType
 
     options = config["trainer"]
@@ -34,13 +36,24 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
         precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "no"
     if precision == "fp16" and cpu:
         raise BadRequest("trainer.mixed_precision=fp16 needs a GPU. Use bf16 or no on a CPU.")
+    _refuse_placement(config["placement"])
+    AcceleratorState._reset_state()  # an earlier training of this process may have mixed otherwise
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=cpu,
         log_with=trackers or None,
         project_dir=str(folder),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # The others wait while the main process samples and writes.
+            InitProcessGroupKwargs(timeout=timedelta(hours=2)),
+        ],
     )
+    # The launcher's own number would scale gradients once more; micro-batches are ours to count.
+    accelerator.gradient_accumulation_steps = 1
+    kind = str(accelerator.distributed_type).rpartition(".")[2]
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise BadRequest(f"The launcher asks for {kind}, which vidgen does not know. Configure accelerate for plain GPUs.")
     wanted = options["processes"]
     if wanted and wanted != accelerator.num_processes:
         raise BadRequest(
@@ -52,6 +65,23 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
         if name not in present:
             raise BadRequest(f"trainer.trackers: '{name}' is not installed. Install it, or leave it out.")
     return accelerator
+
+
+def _refuse_placement(placement: Mapping[str, Any]) -> None:
+    device = str(placement["device"])
+    if ":" in device:
+        number = device.partition(":")[2]
+        raise BadRequest(f"placement.device={device}: to train on one GPU of several, set CUDA_VISIBLE_DEVICES={number}.")
+    for key in ("offload", "compile"):
+        if str(placement.get(key) or "none") != "none":
+            raise BadRequest(f"placement.{key}={placement[key]} is for making videos; a training takes none.")
+
+
+def end_processes() -> None:
+    """Leave the group of processes, when no training follows in this process."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
 
 
 def agreed(value: Any) -> Any:
@@ -66,25 +96,30 @@ def memory_explained(options: Mapping[str, Any]) -> Iterator[None]:
     """Say what to switch on where the memory did not suffice."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-            word in text for word in ("out of memory", "not enough memory", "can't allocate memory")
-        ):
+    except Exception as error:
+        if not _of_memory(error):
             raise
+        smaller = f"trainer.batch_size=1 trainer.accumulation={options['accumulation'] * options['batch_size']}"
         off = [
             ("trainer.gradient_checkpointing=true", not options["gradient_checkpointing"]),
-            ("trainer.mixed_precision=bf16", options["mixed_precision"] == "no"),
-            (
-                f"trainer.batch_size=1 trainer.accumulation={options['accumulation'] * options['batch_size']}",
-                options["batch_size"] > 1,
-            ),
-            ("trainer.optimizer=adamw8bit", options["optimizer"] == "adamw"),
-            ("trainer.trainable=temporal", options["trainable"] == "all"),
+            (smaller, options["batch_size"] > 1),
+            ("trainer.mixed_precision=bf16", options["mixed_precision"] in ("no", "auto")),
             ("trainer.cache=latents", options["cache"] == "none"),
         ]
-        mends = ", ".join(mend for mend, helps in off if helps) or "fewer or smaller frames"
+        mends = ", ".join(mend for mend, helps in off if helps) or "none is left"
         raise VidgenError(
-            f"The memory did not suffice for a training step. Switch on, in this order: {mends}; with resume=true the "
-            "training goes on from its last checkpoint."
+            f"The memory did not suffice for a training step. Switch on, with resume=true, in this order: {mends}. In a "
+            "new output.dir: trainer.optimizer=adamw8bit, trainer.trainable=temporal, or fewer and smaller frames."
         ) from error
+
+
+def _of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is of too little memory."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+            words in text for words in ("out of memory", "not enough memory", "can't allocate memory")
+        ):
+            return True
+        error = error.__cause__
+    return False

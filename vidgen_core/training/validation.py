@@ -11,12 +11,12 @@ import torch
 
 from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.data.sample import Draw, Source
-from vidgen_core.errors import VidgenError
 from vidgen_core.run import Run, checked_plan, frames
 
 if TYPE_CHECKING:
     from vidgen_core.request import Request
     from vidgen_core.training.learner import Learner
+    from vidgen_core.training.log import TrainingLog
 
 SEED = 1
 """Added to the run's seed: validation draws its own samples and noise, the same every time."""
@@ -26,12 +26,13 @@ SEED = 1
 def evaluating(learner: Learner, averaged: Any) -> Iterator[None]:
     """The averaged weights in place, dropout off, no gradients, and the random state left as it was."""
     parameters = list(learner.trainables.values())
+    cuda = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     learner.eval()
     if averaged is not None:
         averaged.store(parameters)
         averaged.copy_to(parameters)
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(devices=cuda):
             yield
     finally:
         if averaged is not None:
@@ -39,7 +40,9 @@ def evaluating(learner: Learner, averaged: Any) -> Iterator[None]:
         learner.train()
 
 
-def validate(learner: Learner, source: Source, options: Mapping[str, Any], seed: int, accelerator: Any) -> Any:
+def validate(
+    learner: Learner, source: Source, options: Mapping[str, Any], seed: int, accelerator: Any, log: TrainingLog
+) -> Any:
     """Mean of the losses' sum at each of ``trainer.validation_timesteps``: name -> number; ``validation``: their mean.
 
     The samples are shared among the processes.
@@ -49,6 +52,7 @@ def validate(learner: Learner, source: Source, options: Mapping[str, Any], seed:
     sums = torch.zeros(len(timesteps), dtype=torch.float64, device=accelerator.device)
     for number in range(accelerator.process_index, options["validation_samples"], accelerator.num_processes):
         batch = source.draw(Draw((number,), number, 0, 0, 1.0, seed + SEED))
+        log.skip(batch.skipped)
         for place, timestep in enumerate(timesteps):
             batch.timestep = timestep
             with accelerator.autocast():
@@ -74,8 +78,8 @@ def draw_samples(run: Run, requests: list[Request], folder: Path, step: int) -> 
             for block in frames(sample):
                 for sheet, pixels in zip(sheets, block.pixels(), strict=True):
                     sheet.write(pixels)
-        except VidgenError as error:  # early weights may give what is no number; that must not end a training
-            run.warn(f"no samples at step {step}: {error}")
+        except Exception as error:  # early weights may give what is no number; nothing here may end a training
+            run.warn(f"no samples at step {step}: {' '.join(str(error).split())[:200]}")
             continue
         folder.mkdir(parents=True, exist_ok=True)
         files += [file for sheet in sheets for file in sheet.close()]

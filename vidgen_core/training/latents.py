@@ -1,0 +1,78 @@
+"""From the pixels of a batch to its latents: encoded in full precision, from the cache where it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vidgen_core.data.pixels import to_model_range
+from vidgen_core.errors import BadRequest
+from vidgen_core.noise import seed_of
+
+if TYPE_CHECKING:
+    from vidgen_core.data.sample import Batch, Sample
+    from vidgen_core.run import Run
+
+
+def encoded(run: Run, batch: Batch, posterior: str = "sample") -> Tensor:
+    """Scaled latents (B, C, F, h, w), drawn from the VAE's posterior, or its mean.
+
+    Raises BadRequest for pixels that do not divide into latent cells.
+    """
+    device = run.backbone.device
+    fresh = [sample for sample in batch.samples if sample.moments is None]
+    # Autocast would leave targets of eight bits.
+    with torch.autocast(device.type, enabled=False):
+        if run.latent_cache is not None:
+            for sample in fresh:
+                sample.moments = _kept(run, sample)
+        elif fresh:
+            frames = torch.cat([_pixels(run, sample) for sample in fresh])
+            moments = run.backbone.encode(to_model_range(frames.to(device)))
+            for sample, part in zip(fresh, moments.split([sum(s.scene_frames) for s in fresh]), strict=True):
+                sample.moments = part
+    moments = torch.stack([sample.moments.to(device).float() for sample in batch.samples if sample.moments is not None])
+    mean, log_variance = moments.transpose(1, 2).chunk(2, dim=1)
+    if posterior == "sample":
+        deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))
+        mean = mean + deviation * keyed_normal(batch, mean.shape[1:], "posterior").to(mean)
+    return mean * run.backbone.vae.config.scaling_factor
+
+
+def _kept(run: Run, sample: Sample) -> Tensor:
+    # Scene by scene and rounded as the cache keeps them, so that a sample is the same, bit for bit, whether it was
+    # there or not and whatever else is in the batch.
+    assert run.latent_cache is not None
+    scenes = _pixels(run, sample).to(run.backbone.device).split(list(sample.scene_frames))
+    keys = sample.cache_keys or (None,) * len(scenes)
+    parts = []
+    for key, scene in zip(keys, scenes, strict=True):
+        moments = run.backbone.encode(to_model_range(scene)).contiguous()
+        if key is not None:
+            run.latent_cache.put(key, moments)
+        half = moments.half()
+        parts.append(half if half.isfinite().all() else moments)
+    return torch.cat(parts)
+
+
+def _pixels(run: Run, sample: Sample) -> Tensor:
+    frames, multiple = sample.frames, run.backbone.size_multiple
+    assert frames is not None
+    if frames.shape[-2] % multiple or frames.shape[-1] % multiple:
+        raise BadRequest(
+            f"Frames of {frames.shape[-2]} x {frames.shape[-1]} pixels do not divide by {multiple}, as this model "
+            "needs. Choose another data.size."
+        )
+    return frames
+
+
+def keyed_normal(batch: Batch, shape: Sequence[int], purpose: str) -> Tensor:
+    """(B, *shape) unit normal numbers on the CPU, a stream of its own for each sample's number."""
+    rows, generator = [], torch.Generator()
+    for sample in batch.samples:
+        generator.manual_seed(seed_of(batch.draw.seed, purpose, sample.number))
+        rows.append(torch.randn(tuple(shape), generator=generator))
+    return torch.stack(rows)
