@@ -1,7 +1,7 @@
 """A training step against the same step written plainly with diffusers' classes, and its memory with checkpointing.
 
-Same weights, latents, texts, noise schedule, optimiser and clipping; one process, alternating steps, medians of CPU time.
-``python benchmarks/training.py [--size 2m] [--frames 16]``; ``--memory`` measures peak memory in processes of their own.
+Same weights, latents, texts, noise schedule, optimiser and clipping; one process, alternating steps, medians of CPU
+time. ``python benchmarks/training.py [--size 2m] [--frames 16]``; ``--memory`` measures peak memory, a process each.
 """
 
 from __future__ import annotations
@@ -125,9 +125,7 @@ def memory(side: str, size: str, frames: int, cells: int) -> None:
         backbone = make(size)
         if side == "vidgen, checkpointing":
             stack.enter_context(gradient_checkpointing(backbone.denoiser))
-        step = (
-            plain_step(backbone, latents) if side == "plain" else vidgen_step(backbone, latents, Path(folder), stack)
-        )
+        step = plain_step(backbone, latents) if side == "plain" else vidgen_step(backbone, latents, Path(folder), stack)
         idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.process_time()
         step()

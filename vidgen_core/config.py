@@ -156,9 +156,7 @@ def _method_names(found: Mapping[str, Found]) -> list[str]:
     return [name for name, entry in found.items() if entry.plugin is None or entry.plugin.is_method]
 
 
-def _choices(
-    asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], entry: str
-) -> dict[str, str]:
+def _choices(asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], entry: str) -> dict[str, str]:
     choices = {group: _default_option(catalog, group, entry) for group in ENTRY_GROUPS[entry]}
     choices["model"] = _default_model(choices["model"], catalog, methods, tuned=entry != "train")
     for override in asked:
@@ -282,8 +280,9 @@ def _complete(
         )
     else:
         videos = read_videos(config)
+    written = ("prompts", "negative_prompts", "index", "name")
     config["videos"] = [
-        {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(video).items() if k not in ("scenes", "spans")}
+        {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(video).items() if k in written}
         for video in videos
     ]
     numbers = {key: config[key] for key in CORE_DEFAULTS}

@@ -26,7 +26,7 @@ A training, step by step (``train.py`` is this half of the page as code)::
     source = data(run)                                           sole     default: the `data` of the config
     backbone = build_backbone(run)                               sole
     with attach(run, backbone):                                  chain
-        trainable(run, backbone)                                 collect  default: the parts that `trainer.trainable` names
+        trainable(run, backbone)                                 collect  default: what `trainer.trainable` names
         for every micro-batch:
             prediction = training_step(run, batch)               sole     the `objective` of the config; it calls
                 recall, condition, refine_condition              as above, over the batch's own captions

@@ -17,7 +17,8 @@ FREE = (
     *("placement.guidance", "placement.channels_last", "placement.compile"),
     *(f"trainer.{key}" for key in ("workers", "log_every", "trackers", "checkpoint_every", "keep", "export")),
     *(f"trainer.{key}" for key in ("mixed_precision", "cache", "cache_dir", "batch_size", "accumulation")),
-    *(f"trainer.{key}" for key in ("export_dtype", "sample_every", "gradient_checkpointing", "nonfinite_limit", "processes")),
+    *(f"trainer.{key}" for key in ("export_dtype", "sample_every", "gradient_checkpointing")),
+    *(f"trainer.{key}" for key in ("nonfinite_limit", "processes")),
 )
 """Keys of a configuration that may differ when a run is resumed, so that one that ran out of memory can go on."""
 

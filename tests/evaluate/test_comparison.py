@@ -184,7 +184,10 @@ def test_a_mistake_is_one_paragraph_before_anything_is_made(
 
 
 def test_the_claim_compares_the_four_rows_of_the_paper() -> None:
-    evaluation = compose_evaluation(["experiment=talc_claim", "base.path=folder with, a comma"])
+    rows = "compare=[merged,separate,talc,talc_fine_tuned]"
+    evaluation = compose_evaluation(
+        ["experiment=talc_claim", rows, "base.path=folder with, a comma", "fine_tuned.path=tuned"]
+    )
     assert [row.label for row in evaluation.rows] == [
         "Merged captions",
         "Separate clips",
@@ -192,7 +195,7 @@ def test_the_claim_compares_the_four_rows_of_the_paper() -> None:
         "TALC, fine-tuned",
     ]
     assert "model.path=folder with, a comma" in evaluation.rows[0].request
-    assert "model.path=pkg://vidgen_moving_shapes/weights/talc" in evaluation.rows[3].request
+    assert "model.path=tuned" in evaluation.rows[3].request
 
 
 def test_experiments_metrics_and_judges_are_listed_and_shown(walks, capsys) -> None:

@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(root: Path, stage: str, **changes) -> Path:
     """The folder of a stage after two steps; its other values are those of the experiment file."""
     values = TINY | {"trainer.batch_size": 4} | {key.replace("__", "."): value for key, value in changes.items()}
-    if stage == "video":
+    if stage in ("video", "talc"):
         del values["trainer.batch_size"]
     arguments = ["experiment=moving_shapes", f"stages=[{stage}]", f"output.dir={root}"]
     (found,) = stages_of([*arguments, *(f"{key}={value}" for key, value in values.items())], "train")
@@ -124,13 +124,39 @@ def test_the_depth_model_begins_as_the_image_model_and_reads_a_fifth_channel(
     assert trained_model.denoiser.conv_in.weight[:, 4].abs().max() > 0
 
 
-def test_the_video_model_starts_from_the_image_model(
-    root: Path, text_to_image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clips, "FEW_FRAMES", 16)
-    folder = trained(root, "video", trainer__sample_every=0)
-    unet = load_file(folder / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+@pytest.fixture(scope="module")
+def video(root: Path, text_to_image: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(clips, "FEW_FRAMES", 16)
+        return trained(root, "video", trainer__sample_every=0)
+
+
+def test_the_video_model_starts_from_the_image_model(video: Path) -> None:
+    unet = load_file(video / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert any("temp_convs" in name for name in unet)
+
+
+def test_stories_tune_the_video_model_and_leave_its_text_encoder(
+    root: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips, "MOST_STORY_FRAMES", 12)
+    monkeypatch.setattr(clips, "FEW_FRAMES", 12)
+    monkeypatch.setattr(clips, "STORY_SCENES", (2,))
+    folder = trained(root, "talc", trainer__sample_every=0)
+    assert {"denoising", "path", "identity"} < losses(folder).keys()
+    text = "model/text_encoder/model.safetensors"
+    before, after = load_file(video / text), load_file(folder / text)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_story_says_of_every_frame_what_it_shows() -> None:
+    story = clips.Clips("stories").draw(draw_of(1, 0, 0, accumulation=1, processes=1, batch_size=1, steps=9, seed=0))
+    sample = story.samples[0]
+    identity = sample.extra["identity"]
+    assert identity.shape == (sum(sample.scene_frames), 10)
+    assert (identity[:, 3:7].sum(1) == 1).all()
+    corner = to_model_range(sample.frames)[:, :, 0, 0]
+    assert torch.allclose(corner, identity[:, 7:], atol=0.02)
 
 
 def test_the_image_encoder_is_a_clip_of_transformers_own_layout(image_encoder: Path) -> None:

@@ -186,7 +186,8 @@ def test_the_cache_gives_the_same_bits_whoever_fills_it(stories: Path, tmp_path:
 def test_what_is_frozen_has_no_dropout() -> None:
     made = learner()
     made.train()
-    assert made.backbone.denoiser.training and not made.backbone.vae.training and not made.backbone.text_encoder.training
+    backbone = made.backbone
+    assert backbone.denoiser.training and not backbone.vae.training and not backbone.text_encoder.training
 
 
 def test_frames_that_do_not_divide_are_refused(stories: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vidgen_core.models.loading import quiet
+
 if TYPE_CHECKING:
     from vidgen_core.models.backbone import Backbone
 
@@ -28,8 +30,10 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
     for name, part in {"unet": backbone.denoiser, "vae": backbone.vae, "text_encoder": backbone.text_encoder}.items():
         if part is not None:
             before = next(part.parameters()).dtype
-            nn.Module.to(part, dtype).save_pretrained(folder / name)
+            with quiet():
+                nn.Module.to(part, dtype).save_pretrained(folder / name)
             nn.Module.to(part, before)
+            _forget_origin(folder / name / "config.json")
             index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
     if backbone.text_encoder is not None:
         _with_prefix(folder / "text_encoder" / "model.safetensors")
@@ -41,6 +45,12 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
         _write_json(folder / "scheduler" / "scheduler_config.json", backbone.scheduler_config)
         index["scheduler"] = ["diffusers", backbone.scheduler_config.get("_class_name", "DDIMScheduler")]
     _write_json(folder / "model_index.json", index)
+
+
+def _forget_origin(file: Path) -> None:
+    # Where the weights once lay on some machine is nobody's business who gets the folder.
+    content = json.loads(file.read_text())
+    _write_json(file, {key: value for key, value in content.items() if key != "_name_or_path"})
 
 
 def _with_prefix(file: Path) -> None:
@@ -60,6 +70,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     content = json.loads(file.read_text())
     if content.get("tokenizer_class") in (None, "TokenizersBackend"):
         content["tokenizer_class"] = TOKENIZER_CLASS
+    for key in ("is_local", "local_files_only", "name_or_path"):
+        content.pop(key, None)
     _write_json(file, content)
 
 

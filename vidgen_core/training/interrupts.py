@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,8 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        try:
+        with suppress(ValueError):  # not the main thread: signals are somebody else's
             self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
-        except ValueError:
-            pass  # not the main thread: signals are somebody else's
         return self
 
     def asked_anywhere(self, accelerator: Accelerator) -> bool:

@@ -120,8 +120,8 @@ def choose_trainables(run: Run) -> dict[str, Tensor]:
 @contextmanager
 def dropout_of(denoiser: nn.Module | None, probability: float | None) -> Iterator[None]:
     """Another dropout of the denoiser inside the context; None keeps its own."""
-    wanted = denoiser is not None and probability is not None
-    layers = [m for m in denoiser.modules() if isinstance(m, nn.Dropout)] if wanted else []
+    modules = () if denoiser is None or probability is None else denoiser.modules()
+    layers = [module for module in modules if isinstance(module, nn.Dropout)]
     before = [layer.p for layer in layers]
     for layer in layers:
         layer.p = float(probability or 0.0)

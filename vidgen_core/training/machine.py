@@ -53,7 +53,7 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
     accelerator.gradient_accumulation_steps = 1
     kind = str(accelerator.distributed_type).rpartition(".")[2]
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise BadRequest(f"The launcher asks for {kind}, which vidgen does not know. Configure accelerate for plain GPUs.")
+        raise BadRequest(f"The launcher asks for {kind}, which vidgen does not know. Configure plain GPUs or CPUs.")
     wanted = options["processes"]
     if wanted and wanted != accelerator.num_processes:
         raise BadRequest(
@@ -71,7 +71,7 @@ def _refuse_placement(placement: Mapping[str, Any]) -> None:
     device = str(placement["device"])
     if ":" in device:
         number = device.partition(":")[2]
-        raise BadRequest(f"placement.device={device}: to train on one GPU of several, set CUDA_VISIBLE_DEVICES={number}.")
+        raise BadRequest(f"placement.device={device}: to choose a GPU to train on, set CUDA_VISIBLE_DEVICES={number}.")
     for key in ("offload", "compile"):
         if str(placement.get(key) or "none") != "none":
             raise BadRequest(f"placement.{key}={placement[key]} is for making videos; a training takes none.")
@@ -108,8 +108,8 @@ def memory_explained(options: Mapping[str, Any]) -> Iterator[None]:
         ]
         mends = ", ".join(mend for mend, helps in off if helps) or "none is left"
         raise VidgenError(
-            f"The memory did not suffice for a training step. Switch on, with resume=true, in this order: {mends}. In a "
-            "new output.dir: trainer.optimizer=adamw8bit, trainer.trainable=temporal, or fewer and smaller frames."
+            f"The memory did not suffice for a training step. Switch on, with resume=true, in this order: {mends}. In "
+            "a new output.dir: trainer.optimizer=adamw8bit, trainer.trainable=temporal, or fewer and smaller frames."
         ) from error
 
 

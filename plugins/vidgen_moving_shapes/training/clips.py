@@ -14,6 +14,7 @@ from vidgen_core.errors import BadRequest
 from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
+from vidgen_moving_shapes.shapes import SHAPES
 from vidgen_moving_shapes.stories import CHANGES, draw_story
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
 
@@ -21,7 +22,7 @@ FEW_FRAMES, MANY_FRAMES = 64, 96
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
 THE_SHARE = 0.15
 STORY_SCENES = (2, 3, 4)
-STORY_SCENE_FRAMES = (6, 7, 8, 9, 10)
+STORY_SCENE_FRAMES = (6, 8, 10, 12, 16)
 MOST_STORY_FRAMES = 32
 MOST_CLIPS = 64
 """More than a batch ever holds; numbers of samples are spaced by it."""
@@ -30,11 +31,13 @@ MOST_CLIPS = 64
 @dataclass(frozen=True)
 class CaptionedClip:
     """frames (F, CANVAS, CANVAS, 3) uint8, captions that each cover F / len(captions) frames, and `path` (F, 3):
-    x and y (in tens of pixels) and size (in threes) of the object, relative to their mean over the clip."""
+    x and y (in tens of pixels) and size (in threes) of the object, relative to their mean over the clip; `identity`
+    (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in -1..1."""
 
     frames: NDArray[np.uint8]
     captions: tuple[str, ...]
     path: NDArray[np.float32]
+    identity: NDArray[np.float32]
 
     def sample(self, number: int) -> Sample:
         """The clip as training takes it."""
@@ -43,7 +46,7 @@ class CaptionedClip:
             captions=self.captions,
             scene_frames=(len(self.frames) // scenes,) * scenes,
             frames=torch.from_numpy(self.frames).permute(0, 3, 1, 2).contiguous(),
-            extra={"path": torch.from_numpy(self.path).float()},
+            extra={"path": torch.from_numpy(self.path), "identity": torch.from_numpy(self.identity)},
             name=self.captions[0],
             number=number,
         )
@@ -94,19 +97,27 @@ def draw_singles(rng: np.random.Generator, progress: float) -> Sequence[Captione
 
 
 def draw_stories(rng: np.random.Generator) -> Sequence[CaptionedClip]:
-    """Stories of one number of scenes and one scene length; a fifth of the batches are single clips as before."""
-    if rng.random() < 0.2:
-        return [_draw_clip(rng, stride=1) for _ in range(MANY_FRAMES // CLIP_FRAMES)]
+    """Stories of one number of scenes and one scene length; a tenth of the batches are single clips as before."""
+    if rng.random() < 0.1:
+        return [_draw_clip(rng, stride=1) for _ in range(FEW_FRAMES // CLIP_FRAMES)]
     scenes = int(rng.choice(STORY_SCENES))
     fitting = [frames for frames in STORY_SCENE_FRAMES if scenes * frames <= MOST_STORY_FRAMES]
     frames = int(rng.choice(fitting))
-    return [_draw_story(rng, scenes, frames) for _ in range(MANY_FRAMES // (scenes * frames))]
+    return [_draw_story(rng, scenes, frames) for _ in range(FEW_FRAMES // (scenes * frames))]
 
 
 def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...]) -> CaptionedClip:
     tracks = [scene.layers[0].track for scene in scenes]
     track = np.concatenate([np.column_stack([track.centre / 10, track.size / 3]) for track in tracks])
-    return CaptionedClip(play(scenes), captions, (track - track.mean(axis=0)).astype(np.float32))
+    identity = np.concatenate([np.tile(_identity(scene), (len(scene.layers[0].track), 1)) for scene in scenes])
+    path = (track - track.mean(axis=0)).astype(np.float32)
+    return CaptionedClip(play(scenes), captions, path, identity.astype(np.float32))
+
+
+def _identity(scene: Scene) -> NDArray[np.float64]:
+    (layer,) = scene.layers
+    shape = [float(layer.shape == name) for name in SHAPES]
+    return np.concatenate([np.asarray(layer.rgb) / 127.5 - 1, shape, np.asarray(scene.ground) / 127.5 - 1])
 
 
 def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:

@@ -21,8 +21,8 @@ from vidgen_core.models.unet3d import load
 from vidgen_core.noise import seed_of
 from vidgen_core.run import Run, build_model
 from vidgen_core.training.denoising import Denoising
+from vidgen_moving_shapes.training.frame_heads import PathHeads
 from vidgen_moving_shapes.training.fresh import fresh_weights
-from vidgen_moving_shapes.training.path_heads import PathHeads
 from vidgen_moving_shapes.training.text import WIDTH
 
 HEAD_WIDTH = 16

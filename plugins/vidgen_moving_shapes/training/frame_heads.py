@@ -1,0 +1,84 @@
+"""Training-only tasks: what the features of every frame must tell, so that words and frames are read together.
+
+The velocity error alone combines two factors very late when each is of no use without the other: a motion word and the
+position of a frame in the clip; a colour that an earlier scene names and the frames of a later one. Small linear heads,
+thrown away after training, ask for the product at once.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from diffusers import UNet3DConditionModel
+from torch import Tensor, nn
+
+
+class FrameHeads(nn.Module):
+    """One linear reading per frame of the features after the last down, the middle and the first up block.
+
+    Args:
+        unet: Its features are kept at every forward pass.
+        targets: Numbers to read of every frame.
+    """
+
+    def __init__(self, unet: UNet3DConditionModel, targets: int) -> None:
+        super().__init__()
+        width = unet.config.block_out_channels[-1]
+        self._features: dict[str, Tensor] = {}
+        blocks = {"down": unet.down_blocks[-1], "middle": unet.mid_block, "up": unet.up_blocks[0]}
+        self.heads = nn.ModuleDict()
+        for name, block in blocks.items():
+            head = nn.Linear(width, targets)
+            nn.init.zeros_(head.weight)
+            self.heads[name] = nn.Sequential(nn.LayerNorm(width, elementwise_affine=False), head)
+            block.register_forward_hook(self._keeper(name))
+
+    def _keeper(self, name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, arguments: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            self._features[name] = output[0] if isinstance(output, tuple) else output
+
+        return keep
+
+    def readings(self, clips: int) -> Iterator[Tensor]:
+        """(B, F, targets) of each block at the last forward pass: the mean of what every place says."""
+        for name, head in self.heads.items():
+            features = self._features[name].float().movedim(1, -1)
+            yield head(features).mean(dim=(1, 2)).unflatten(0, (clips, -1))
+
+
+class PathHeads(FrameHeads):
+    """Where on its path the object is, known at pure noise only from the motion words and the place of the frame."""
+
+    def __init__(self, unet: UNet3DConditionModel) -> None:
+        super().__init__(unet, 1 + 3 + 3)  # position of the frame in -1..1; change of the path; the path itself
+
+    def loss(self, paths: Tensor, captioned: Tensor) -> Tensor:
+        """Squared errors (3,) of position, change and path for the features of the last forward pass.
+
+        Args:
+            paths: (B, F, 3), see ``clips.CaptionedClip.path``.
+            captioned: (B,) 1 where the network saw a caption, 0 where there is nothing to read.
+        """
+        position = torch.linspace(-1, 1, paths.shape[1]).to(paths)[None, :, None].expand_as(paths[..., :1])
+        change = (3 * paths * position).mean(dim=1, keepdim=True).expand_as(paths)  # the slope against the position
+        targets = torch.cat([position, change, paths], dim=-1)
+        seen = captioned[:, None, None]
+        misses = [seen * (reading - targets).square() for reading in self.readings(len(paths))]
+        errors = torch.stack(misses).mean(dim=(0, 1, 2))
+        return torch.stack([errors[0], errors[1:4].mean(), errors[4:].mean()])
+
+
+class IdentityHeads(FrameHeads):
+    """What a frame shows and on what ground: in later scenes of a story known only from captions of earlier ones."""
+
+    def __init__(self, unet: UNet3DConditionModel) -> None:
+        super().__init__(unet, 3 + 4 + 3)  # colour of the object, its shape (one of four), colour of the ground
+
+    def loss(self, identity: Tensor, captioned: Tensor) -> Tensor:
+        """The squared error, a scalar.
+
+        Args:
+            identity: (B, F, 10), see ``clips.CaptionedClip.identity``.
+            captioned: (B,) 1 where the network saw a caption.
+        """
+        seen = captioned[:, None, None]
+        return torch.stack([seen * (r - identity).square() for r in self.readings(len(identity))]).mean()
