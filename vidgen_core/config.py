@@ -158,7 +158,7 @@ def _method_names(found: Mapping[str, Found]) -> list[str]:
 
 def _choices(asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], entry: str) -> dict[str, str]:
     choices = {group: _default_option(catalog, group, entry) for group in ENTRY_GROUPS[entry]}
-    choices["model"] = _default_model(choices["model"], catalog, methods, tuned=entry != "train")
+    choices["model"] = _default_model(choices["model"], catalog, methods)
     for override in asked:
         if override.key in choices:
             name = str(override.value)
@@ -179,16 +179,11 @@ def _default_option(catalog: Catalog, group: str, entry: str) -> str:
     raise LookupError(f"conf/{entry}.yaml has no default for the group '{group}'")
 
 
-def _default_model(preferred: str, catalog: Catalog, methods: Mapping[str, Plugin], tuned: bool) -> str:
-    """A model that all chosen methods accept and that needs no download: the preferred one if it does.
-
-    Args:
-        tuned: Prefer one that was tuned for exactly these methods, as its ``tuned_for`` says.
-    """
+def _default_model(preferred: str, catalog: Catalog, methods: Mapping[str, Plugin]) -> str:
+    """A model that all chosen methods accept and that needs no download: the preferred one if it does."""
     models = catalog["model"]
     embedded = [name for name, option in models.items() if option.value("example_prompt")]
-    of_these = [name for name in embedded if tuned and models[name].value("tuned_for") == ",".join(methods)]
-    for name in [*of_these, preferred, *embedded]:
+    for name in [preferred, *embedded]:
         if name in models and all(models[name].value("family") in plugin.families for plugin in methods.values()):
             return name
     return preferred

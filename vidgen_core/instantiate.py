@@ -13,7 +13,7 @@ from vidgen_core.plugin import discover
 
 FACTS = (
     *("_target_", "family", "request_defaults", "method_defaults", "trainer_defaults"),
-    *("example_prompt", "weights", "tuned_for"),
+    *("example_prompt", "weights"),
 )
 """Keys that tell the house about an object; they are not handed to it."""
 

@@ -62,14 +62,17 @@ def test_validation_does_not_change_the_training(stories: Path, trained: Path, t
     assert same(last(tmp_path / "run"), last(trained))
 
 
-def test_twenty_steps_equal_ten_resumed_for_ten_more(
-    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupted(wanted: Any, steps: int) -> None:
+    """Train until so many steps are done."""
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "optimise", interrupt_after(steps))
+        train(wanted)
+
+
+def test_twenty_steps_equal_ten_resumed_for_ten_more(stories: Path, tmp_path: Path) -> None:
     more = ("trainer.max_steps=20", "trainer.accumulation=1", "trainer.checkpoint_every=5", "trainer.workers=1")
     train(composed(stories, tmp_path / "straight", *more))
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop, "optimise", interrupt_after(12))
-        train(composed(stories, tmp_path / "resumed", *more))
+    interrupted(composed(stories, tmp_path / "resumed", *more), 12)
     torch.rand(7)  # the state of the generator must not matter
     train(composed(stories, tmp_path / "resumed", *more, "resume=true"))
     for file in ("trained.safetensors", "averaged.safetensors"):
@@ -221,13 +224,9 @@ def test_an_overwritten_training_leaves_nothing_to_resume_from(stories: Path, tm
     assert not (out / "checkpoints" / "best").exists()
 
 
-def test_a_torn_last_line_of_the_log_is_left_out(
-    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torn_last_line_of_the_log_is_left_out(stories: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop, "optimise", interrupt_after(3))
-        train(composed(stories, out))
+    interrupted(composed(stories, out), 3)
     with (out / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     train(composed(stories, out, "resume=true"))
@@ -242,13 +241,9 @@ def test_a_lost_last_checkpoint_gives_way_to_the_one_before(stories: Path, tmp_p
     assert (out / "checkpoints" / "step_00000004").is_dir()
 
 
-def test_micro_batches_may_be_cut_anew_on_resume_but_a_step_stays_a_step(
-    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_micro_batches_may_be_cut_anew_on_resume_but_a_step_stays_a_step(stories: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop, "optimise", interrupt_after(3))
-        train(composed(stories, out))
+    interrupted(composed(stories, out), 3)
     with pytest.raises(BadRequest, match="2 samples a step, this one has 3"):
         train(composed(stories, out, "trainer.accumulation=3", "resume=true"))
     train(composed(stories, out, "trainer.accumulation=1", "trainer.batch_size=2", "resume=true"))

@@ -14,7 +14,7 @@ import numpy as np
 from vidgen_core.data.epochs import Broken, ItemSource
 from vidgen_core.data.frame_sampling import segment_indices
 from vidgen_core.data.latent_cache import cache_key, file_identity
-from vidgen_core.data.listing import given_file, lines_of, texts_of
+from vidgen_core.data.listing import given_file, json_lines, texts_of
 from vidgen_core.data.pixels import fit, size_of
 from vidgen_core.data.sample import Draw, Sample
 from vidgen_core.errors import BadRequest
@@ -160,14 +160,7 @@ class Captions(ItemSource):
 def read_stories(file: Path) -> list[Story]:
     """The stories of a file. Raises BadRequest that names the file and the line of the first mistake."""
     stories = []
-    for number, line in lines_of(file):
-        where = f"'{file}', line {number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"{where} is no JSON: {error}. Every line is {FORM}.") from error
-        if not isinstance(value, dict):
-            raise BadRequest(f"{where} is no JSON object. Every line is {FORM}.")
+    for number, value, where in json_lines(file, FORM):
         captions, segments = (texts_of(value.get(key), key, where) for key in ("captions", "video_segments"))
         if len(captions) != len(segments):
             raise BadRequest(f"{where} has {len(captions)} captions for {len(segments)} video_segments; give one each.")

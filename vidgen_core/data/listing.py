@@ -82,16 +82,28 @@ def _read_csv(file: Path) -> list[tuple[str, str | None]]:
 
 
 def _read_jsonl(file: Path) -> list[tuple[str, str | None]]:
-    rows = []
+    return [_row(value, where) for _, value, where in json_lines(file)]
+
+
+def json_lines(file: Path, form: str = "") -> Iterator[tuple[int, dict[str, Any], str]]:
+    """The line number, the object, and what messages call the line, for every line of a file of JSON lines.
+
+    Args:
+        form: What a line should look like, for the message.
+
+    Raises:
+        BadRequest: a line is no JSON object.
+    """
+    mend = f" Every line is {form}." if form else ""
     for number, line in lines_of(file):
+        where = f"'{file}', line {number}"
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise BadRequest(f"'{file}', line {number} is no JSON: {error}.") from error
+            raise BadRequest(f"{where} is no JSON: {error}.{mend}") from error
         if not isinstance(value, dict):
-            raise BadRequest(f"'{file}', line {number} is no JSON object.")
-        rows.append(_row(value, f"'{file}', line {number}"))
-    return rows
+            raise BadRequest(f"{where} is no JSON object.{mend}")
+        yield number, value, where
 
 
 def _row(row: Mapping[str, Any], where: str) -> tuple[str, str | None]:

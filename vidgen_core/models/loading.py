@@ -81,6 +81,23 @@ def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, vari
     return model.eval()
 
 
+def small_parts(path: str) -> dict[str, Any]:
+    """Scheduler configuration and tokenizer, as a backbone takes them: read first, so that what is wrong with them is
+    told before gigabytes are read."""
+    return {"scheduler_config": read_scheduler_config(path), "tokenizer": load_tokenizer(path)}
+
+
+def large_parts(path: str, dtype: torch.dtype, variant: str | None = None) -> dict[str, Any]:
+    """VAE, text encoder and the hashes of all weights, as a backbone takes them beside its network."""
+    from diffusers import AutoencoderKL
+
+    return {
+        "vae": load_component(AutoencoderKL, path, "vae", dtype, variant),
+        "text_encoder": load_text_encoder(path, dtype, variant),
+        "weights": hashes(path),
+    }
+
+
 def load_text_encoder(path: str, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The CLIP text encoder, from files with or without the ``text_model.`` prefix (transformers 4 and 5 differ)."""
     from transformers import CLIPTextConfig, CLIPTextModel

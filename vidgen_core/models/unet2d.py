@@ -45,21 +45,16 @@ def load(
         BadRequest: the folder is no model, or its weights are missing, damaged, pickled or of another shape; or the
             network wants conditions beside text and latent channels, as SDXL does.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     path = loading.resolve(path)
-    # Small files first: what is wrong with them is told before gigabytes are read.
-    scheduler_config = loading.read_scheduler_config(path)
-    tokenizer = loading.load_tokenizer(path)
+    small = loading.small_parts(path)
     unet = loading.load_component(UNet2DConditionModel, path, "unet", dtype, variant)
     refuse_unknown_conditions(unet, path)
     backbone = ImageBackbone(
         unet,
-        loading.load_component(AutoencoderKL, path, "vae", dtype, variant),
-        loading.load_text_encoder(path, dtype, variant),
-        tokenizer,
-        scheduler_config=scheduler_config,
-        weights=loading.hashes(path),
+        **loading.large_parts(path, dtype, variant),
+        **small,
         trained_frames=trained_frames,
     )
     backbone.pipeline = loading.pipeline_of(path) or ImageBackbone.pipeline

@@ -28,19 +28,14 @@ def load(
     Raises:
         BadRequest: the folder is no model, or its weights are missing, damaged, pickled or of another shape.
     """
-    from diffusers import AutoencoderKL, UNet3DConditionModel
+    from diffusers import UNet3DConditionModel
 
     path = loading.resolve(path)
-    # Small files first: what is wrong with them is told before gigabytes are read.
-    scheduler_config = loading.read_scheduler_config(path)
-    tokenizer = loading.load_tokenizer(path)
+    small = loading.small_parts(path)
     return Backbone(
         denoiser or loading.load_component(UNet3DConditionModel, path, "unet", dtype, variant),
-        loading.load_component(AutoencoderKL, path, "vae", dtype, variant),
-        loading.load_text_encoder(path, dtype, variant),
-        tokenizer,
-        scheduler_config=scheduler_config,
-        weights=loading.hashes(path),
+        **loading.large_parts(path, dtype, variant),
+        **small,
         trained_frames=trained_frames,
     )
 

@@ -32,6 +32,24 @@ class FrameHeads(nn.Module):
             self.heads[name] = nn.Sequential(nn.LayerNorm(width, elementwise_affine=False), head)
             block.register_forward_hook(self._keeper(name))
 
+    reads = ""
+    """The extra tensor of a sample that holds the truth."""
+
+    def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
+        """Named mean squared errors, scalars, for the features of the last forward pass.
+
+        Args:
+            truth: (B, F, n), see ``clips.CaptionedClip``.
+            captioned: (B,) 1 where the network saw a caption, 0 where there is nothing to read.
+        """
+        raise NotImplementedError
+
+    def _misses(self, targets: Tensor, captioned: Tensor) -> Tensor:
+        """(targets,) squared errors, the mean over blocks, clips and frames."""
+        seen = captioned[:, None, None]
+        misses = [seen * (reading - targets).square() for reading in self.readings(len(targets))]
+        return torch.stack(misses).mean(dim=(0, 1, 2))
+
     def _keeper(self, name: str) -> Callable[..., None]:
         def keep(module: nn.Module, arguments: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
             self._features[name] = output[0] if isinstance(output, tuple) else output
@@ -51,20 +69,14 @@ class PathHeads(FrameHeads):
     def __init__(self, unet: UNet3DConditionModel) -> None:
         super().__init__(unet, 1 + 3 + 3)  # position of the frame in -1..1; change of the path; the path itself
 
-    def loss(self, paths: Tensor, captioned: Tensor) -> Tensor:
-        """Squared errors (3,) of position, change and path for the features of the last forward pass.
+    reads = "path"
 
-        Args:
-            paths: (B, F, 3), see ``clips.CaptionedClip.path``.
-            captioned: (B,) 1 where the network saw a caption, 0 where there is nothing to read.
-        """
-        position = torch.linspace(-1, 1, paths.shape[1]).to(paths)[None, :, None].expand_as(paths[..., :1])
-        change = (3 * paths * position).mean(dim=1, keepdim=True).expand_as(paths)  # the slope against the position
-        targets = torch.cat([position, change, paths], dim=-1)
-        seen = captioned[:, None, None]
-        misses = [seen * (reading - targets).square() for reading in self.readings(len(paths))]
-        errors = torch.stack(misses).mean(dim=(0, 1, 2))
-        return torch.stack([errors[0], errors[1:4].mean(), errors[4:].mean()])
+    def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
+        """``position``, ``change`` and ``path``."""
+        position = torch.linspace(-1, 1, truth.shape[1]).to(truth)[None, :, None].expand_as(truth[..., :1])
+        change = (3 * truth * position).mean(dim=1, keepdim=True).expand_as(truth)  # the slope against the position
+        errors = self._misses(torch.cat([position, change, truth], dim=-1), captioned)
+        return {"position": errors[0], "change": errors[1:4].mean(), "path": errors[4:].mean()}
 
 
 class IdentityHeads(FrameHeads):
@@ -73,12 +85,8 @@ class IdentityHeads(FrameHeads):
     def __init__(self, unet: UNet3DConditionModel) -> None:
         super().__init__(unet, 3 + 4 + 3)  # colour of the object, its shape (one of four), colour of the ground
 
-    def loss(self, identity: Tensor, captioned: Tensor) -> Tensor:
-        """The squared error, a scalar.
+    reads = "identity"
 
-        Args:
-            identity: (B, F, 10), see ``clips.CaptionedClip.identity``.
-            captioned: (B,) 1 where the network saw a caption.
-        """
-        seen = captioned[:, None, None]
-        return torch.stack([seen * (r - identity).square() for r in self.readings(len(identity))]).mean()
+    def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
+        """``identity``."""
+        return {"identity": self._misses(truth, captioned).mean()}

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from vidgen_core import hookimpl
-from vidgen_core.data.sample import Batch
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.run import Run
-from vidgen_moving_shapes.training.frame_heads import IdentityHeads, PathHeads
+from vidgen_moving_shapes.training.frame_heads import FrameHeads, IdentityHeads
 from vidgen_moving_shapes.training.video import TextToVideo
 
 
@@ -27,25 +21,15 @@ class Stories(TextToVideo):
     def __init__(self, path_weight: float = 1.0, identity_weight: float = 1.0, caption_dropout: float = 0.1) -> None:
         super().__init__(None, path_weight, caption_dropout)
         self.identity_weight = identity_weight
-        self.identity_heads: IdentityHeads | None = None
 
-    @hookimpl
-    def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
-        """The U-Net and the heads."""
-        parts: dict[str, nn.Module] = {"denoiser": backbone.denoiser}
-        if self.path_weight:
-            self.heads = parts["path_heads"] = PathHeads(backbone.denoiser).to(backbone.device)
-        if self.identity_weight:
-            self.identity_heads = parts["identity_heads"] = IdentityHeads(backbone.denoiser).to(backbone.device)
-        return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+    def parts(self, backbone: Backbone) -> dict[str, nn.Module]:
+        """The U-Net alone."""
+        return {"denoiser": backbone.denoiser}
 
-    @hookimpl
-    def losses(self, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
-        """The velocity error, and what the heads misread."""
-        terms = super().losses(run, batch, prediction)
-        if self.identity_heads is not None and batch.timestep is None:
-            identity = torch.stack([sample.extra["identity"] for sample in batch.samples]).to(prediction.output.device)
-            captioned = [any(scene.prompt for scene in video.scenes) for video in run.request.videos]
-            error = self.identity_heads.loss(identity, torch.tensor(captioned).to(identity))
-            terms["identity"] = self.identity_weight * error
-        return terms
+    def new_heads(self, backbone: Backbone) -> dict[str, FrameHeads]:
+        """The path heads, and heads that ask what every frame shows."""
+        identity = {"identity_heads": IdentityHeads(backbone.denoiser)} if self.identity_weight else {}
+        return super().new_heads(backbone) | identity
+
+    def weight(self, heads: FrameHeads) -> float:
+        return self.identity_weight if isinstance(heads, IdentityHeads) else self.path_weight

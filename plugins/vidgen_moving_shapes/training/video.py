@@ -14,14 +14,14 @@ from diffusers import UNet2DConditionModel, UNet3DConditionModel
 from torch import Tensor, nn
 
 from vidgen_core import hookimpl
-from vidgen_core.data.sample import Batch
+from vidgen_core.data.sample import Batch, stack
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import load_component, resolve
 from vidgen_core.models.unet3d import load
 from vidgen_core.noise import seed_of
 from vidgen_core.run import Run, build_model
 from vidgen_core.training.denoising import Denoising
-from vidgen_moving_shapes.training.frame_heads import PathHeads
+from vidgen_moving_shapes.training.frame_heads import FrameHeads, PathHeads
 from vidgen_moving_shapes.training.fresh import fresh_weights
 from vidgen_moving_shapes.training.text import WIDTH
 
@@ -44,7 +44,7 @@ class TextToVideo(Denoising):
         super().__init__(caption_dropout=caption_dropout, posterior="mean")
         self.image_model = image_model
         self.path_weight = path_weight
-        self.heads: PathHeads | None = None
+        self.heads: dict[str, FrameHeads] = {}
 
     @hookimpl
     def build_backbone(self, run: Run) -> Backbone:
@@ -56,22 +56,34 @@ class TextToVideo(Denoising):
 
     @hookimpl
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
-        """The U-Net, the text encoder and the heads."""
-        parts: dict[str, nn.Module] = {"denoiser": backbone.denoiser, "text_encoder": backbone.text_encoder}
-        if self.path_weight:
-            self.heads = parts["path_heads"] = PathHeads(backbone.denoiser).to(backbone.device)
+        """The parts of the model that train, and the heads."""
+        self.heads = {name: heads.to(backbone.device) for name, heads in self.new_heads(backbone).items()}
+        parts = {**self.parts(backbone), **self.heads}
         return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+
+    def parts(self, backbone: Backbone) -> dict[str, nn.Module]:
+        """What trains of the model, by name."""
+        return {"denoiser": backbone.denoiser, "text_encoder": backbone.text_encoder}
+
+    def new_heads(self, backbone: Backbone) -> dict[str, FrameHeads]:
+        """The heads that teach, by name; they are thrown away afterwards."""
+        return {"path_heads": PathHeads(backbone.denoiser)} if self.path_weight else {}
 
     @hookimpl
     def losses(self, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
-        """The velocity error, and what the heads misread of every captioned path."""
+        """The velocity error, and what the heads misread of every captioned clip."""
         terms = super().losses(run, batch, prediction)
-        if self.heads is not None and batch.timestep is None:
-            paths = torch.stack([sample.extra["path"] for sample in batch.samples]).to(prediction.output.device)
-            captioned = [any(scene.prompt for scene in video.scenes) for video in run.request.videos]
-            position, change, path = self.heads.loss(paths, torch.tensor(captioned).to(paths))
-            terms |= {name: self.path_weight * e for name, e in zip(NAMES, (position, change, path), strict=True)}
+        if batch.timestep is None:
+            words = [any(scene.prompt for scene in video.scenes) for video in run.request.videos]
+            captioned = torch.tensor(words, dtype=torch.float32, device=prediction.output.device)
+            for heads in self.heads.values():
+                truth = stack(batch.samples, heads.reads).to(captioned)
+                terms |= {name: self.weight(heads) * error for name, error in heads.losses(truth, captioned).items()}
         return terms
+
+    def weight(self, heads: FrameHeads) -> float:
+        """Of the error of some heads."""
+        return self.path_weight
 
     def timesteps(self, batch: Batch, count: int) -> Tensor:
         """Stratified: a few of pure noise, many of high noise, the rest uniform."""
@@ -84,9 +96,6 @@ class TextToVideo(Denoising):
         drawn = np.where(part < PURE_NOISE_SHARE + HIGH_NOISE_SHARE, high, anywhere)
         drawn = np.where(part < PURE_NOISE_SHARE, count - 1, drawn)
         return torch.from_numpy(drawn.astype(np.int64).clip(0, count - 1))
-
-
-NAMES = ("position", "change", "path")
 
 
 def inflated(image_model: str) -> Backbone:
