@@ -25,13 +25,17 @@ def test_case(folder: Path, tmp_path: Path) -> None:
     case = drawn(folder)
     assert case["kind"] in adapters.ADAPTERS, f"no adapter for the kind {case['kind']!r} of {method}"
     found = adapters.ADAPTERS[case["kind"]](case, tmp_path / "model")
+    # A gradient that is zero but for rounding (a bias before a norm of its own channel) is known to no more than that.
+    gradients = [value.abs().max() for name, value in case["expected"].items() if name.startswith("grad.")]
+    rounding = torch.finfo(torch.float32).eps * max(gradients, default=0)
     for name, expected in case["expected"].items():
         assert name in found, f"{name} was not computed"
         assert found[name].shape == expected.shape
         computed, wanted = found[name].double(), expected.double()
         assert torch.equal(computed.isnan(), wanted.isnan()), f"{name} has a number where there is none, or none"
         error, scale = (computed - wanted).nan_to_num().abs().max(), wanted.nan_to_num().abs().max()
-        assert error <= case["tolerance"] * scale, f"{name} is off by {error:.2e}"
+        floor = rounding if name.startswith("grad.") else 0
+        assert error <= max(case["tolerance"] * scale, floor), f"{name} is off by {error:.2e}"
 
 
 @pytest.mark.skipif(not FOLDERS, reason=f"no golden cases under {ROOT}")
