@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vidgen_moving_shapes.tokenizer import build_tokenizer
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.metrics.clip import Clip, Consistency, TextScore, load
+from vidgen_core.metrics.clip_edits import FrameConsistency, TextualFaithfulness
 from vidgen_core.metrics.footage import Footage
 from vidgen_core.metrics.judge_local import LocalModel
 from vidgen_core.video_writer import VideoWriter
@@ -54,6 +56,40 @@ def test_the_text_score_is_the_cosine_that_transformers_computes(
         whole = model(**named, **pixels)
     expected = float((whole.image_embeds @ whole.text_embeds.T).mean())
     assert TextScore(clip).score(footage)["clip_text"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("side", [480, 0])
+def test_the_scores_of_edits_are_those_of_the_published_script(
+    clip, clip_folder, picture_processor, tmp_path, side
+) -> None:
+    """That script resizes Pillow images with the default filter, and leaves the diagonal out of a matrix of cosines."""
+    from PIL import Image
+    from transformers import AutoTokenizer, CLIPModel
+
+    footage = video(tmp_path / "three.mp4", RED, BLUE, (40, 200, 40))
+    pictures = [Image.fromarray(frame) for frame in footage.frames]
+    if side:
+        pictures = [picture.resize((side, side)) for picture in pictures]
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    pixels = picture_processor.from_pretrained(clip_folder)(images=pictures, return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(clip_folder)([footage.captions[0]], return_tensors="pt")
+    with torch.no_grad():
+        whole = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, **pixels)
+    cosines = (whole.image_embeds @ whole.image_embeds.T).fill_diagonal_(0)
+    consistency = float(cosines.sum()) / (6 * 5)
+    assert FrameConsistency(clip, side).score(footage)["frame_consistency"] == pytest.approx(consistency, abs=1e-5)
+    faithful = TextualFaithfulness(clip, side).score(footage)["textual_faithfulness"]
+    assert faithful == pytest.approx(float(whole.logits_per_image.mean()) / 100, abs=1e-5)
+
+
+def test_all_pairs_count_and_a_single_frame_is_wholly_consistent(clip, tmp_path) -> None:
+    cut = video(tmp_path / "cut.mp4", RED, RED, BLUE, BLUE)
+    neighbours = Consistency(clip).score(cut)["clip_consistency"]
+    assert neighbours is not None
+    assert FrameConsistency(clip).score(cut)["frame_consistency"] < neighbours - 1e-4
+    single = replace(cut, path=tmp_path / "single.mp4")
+    vars(single)["frames"] = cut.frames[:1]
+    assert FrameConsistency(clip).score(single) == {"frame_consistency": 1.0}
 
 
 def test_what_is_no_clip_model_is_refused(tmp_path) -> None:

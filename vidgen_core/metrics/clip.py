@@ -1,4 +1,4 @@
-"""Scores by CLIP: are neighbouring frames alike, and does each scene fit its caption?"""
+"""A CLIP model, and two scores by it: are neighbouring frames alike, and does each scene fit its caption?"""
 
 from __future__ import annotations
 
@@ -56,14 +56,24 @@ class Clip:
     def __init__(self, name: str, model: Any, tokenizer: Any, processor: Any) -> None:
         self.name = name
         self._model, self._tokenizer, self._processor = model, tokenizer, processor
-        self._last: tuple[Path, Tensor] | None = None
+        self._last: tuple[tuple[Path, int], Tensor] | None = None
+
+    @property
+    def scale(self) -> float:
+        """What the checkpoint multiplies cosines by for its logits: 100 in the published ones."""
+        return float(self._model.logit_scale.detach().exp())
 
     @torch.inference_mode()
-    def frames(self, footage: Footage) -> Tensor:
-        """(F, D) of unit length, on the CPU."""
-        if self._last is None or self._last[0] != footage.path:
+    def frames(self, footage: Footage, side: int = 0) -> Tensor:
+        """(F, D) of unit length, on the CPU.
+
+        Args:
+            side: Frames become squares of this many pixels before the model's own processor sees them; 0 leaves them.
+        """
+        if self._last is None or self._last[0] != (footage.path, side):
             parts = np.array_split(footage.frames, -(-len(footage.frames) // AT_ONCE))
-            self._last = footage.path, torch.cat([self._pictures(list(part)) for part in parts])
+            features = [self._pictures([_square(frame, side) for frame in part]) for part in parts]
+            self._last = (footage.path, side), torch.cat(features)
         return self._last[1]
 
     def _pictures(self, frames: Sequence[np.ndarray]) -> Tensor:
@@ -79,6 +89,15 @@ class Clip:
         named = {name: tokens[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
         read = self._model.text_model(**named).pooler_output
         return normalize(self._model.text_projection(read).cpu(), dim=-1)
+
+
+def _square(frame: np.ndarray, side: int) -> np.ndarray:
+    if not side:
+        return frame
+    from PIL import Image
+
+    # Bicubic is what Pillow takes when no filter is named, as in the published scripts.
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC))
 
 
 class Consistency:
