@@ -155,10 +155,6 @@ def test_depth_is_prepared_as_the_depth_pipeline_does() -> None:
     assert torch.equal(rows(depth_channel(nearness, (8, 6))), expected)
 
 
-def test_a_map_without_depth_is_all_far() -> None:
-    assert (depth_channel(torch.full((1, 1, 16, 16), 0.3), (4, 4)) == -1).all()
-
-
 @torch.no_grad()
 def test_a_saved_model_loads_again_with_the_pipeline_that_it_names(tmp_path: Path) -> None:
     backbone = image_model(in_channels=5, **STABLE_2)
