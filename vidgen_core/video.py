@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest
+from vidgen_core.video_frame import orientation, pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,13 +18,21 @@ INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """Containers whose packets carry the time of each frame, so that a frame can be sought. In others (avi, mpeg-ts, gif)
 times are guesses and both libraries return wrong frames; there frames are counted from the first."""
 
+PLAIN = ("yuv420p", "yuvj420p")
+"""Pixel formats that both libraries' scalers turn into the same RGB, where the height is even."""
+
 
 class VideoReader:
-    """Frames of a video file by index. Open one per worker process, after the fork.
+    """Frames of a video file by index, in the order of presentation, upright. Open one per worker process, after the
+    fork.
+
+    Attributes:
+        fps: Frames a second, on average; 0 where the file does not say.
 
     Args:
         path: A video file.
-        backend: ``decord``, ``pyav``, or None for decord where it is installed.
+        backend: ``decord``, ``pyav``, or None for decord where it is installed. What decord would show otherwise than
+            PyAV (turned video, hidden frames, rare pixel formats) is read with PyAV all the same.
 
     Raises:
         BadRequest: the file is not there or holds no video.
@@ -32,22 +42,18 @@ class VideoReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise BadRequest(f"There is no video file '{self.path}'. Check the path.")
-        self._decord: Any = None
-        self.fps, self._times, self._indexed = self._opened(self._scan)
-        if backend in (None, "decord") and self._indexed:
-            try:
-                import decord
-            except ImportError:
-                if backend == "decord":
-                    raise BadRequest("decord is not installed; leave the backend out to read with PyAV.") from None
-            else:
-                self._decord = self._opened(lambda: decord.VideoReader(str(self.path), num_threads=1))
+        plain = self._opened(lambda: self._scan(for_decord=backend != "pyav"))
+        self._decord = self._by_decord(backend) if plain else None
 
     def __len__(self) -> int:
         return len(self._times)
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
+    def frames(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """The frames (len(indices), H, W, 3), uint8 RGB, in the order asked; each is decoded once.
+
+        Args:
+            size: Height and width that whole frames are scaled to, whatever their aspect, as decord's own ``height=``
+                and ``width=`` scale them; None keeps their own.
 
         Raises BadRequest for an index outside 0..len - 1.
         """
@@ -57,14 +63,27 @@ class VideoReader:
         if wrong:
             raise BadRequest(f"'{self.path}' has frames 0..{len(self) - 1}; frame {wrong[0]} was asked for.")
         wanted = sorted(set(indices))
-        found = self._by_decord(wanted)
+        found = self._batch_of_decord(wanted) if size is None else None
         if found is None:
-            found = self._opened(lambda: self._decoded(wanted))
+            found = self._opened(lambda: self._decoded(wanted, size))
         place = {index: i for i, index in enumerate(wanted)}
         picked: np.ndarray = np.asarray(found)[[place[index] for index in indices]]
         return picked
 
-    def _by_decord(self, wanted: Sequence[int]) -> np.ndarray | None:
+    def _by_decord(self, backend: str | None) -> Any:
+        try:
+            import decord
+        except ImportError:
+            if backend == "decord":
+                raise BadRequest("decord is not installed; leave the backend out to read with PyAV.") from None
+            return None
+        try:
+            reader = decord.VideoReader(str(self.path), num_threads=1)
+        except Exception:  # PyAV reads more files, and says what is wrong with the others
+            return None
+        return reader if len(reader) == len(self) else None  # decord shows frames that an edit list hides
+
+    def _batch_of_decord(self, wanted: Sequence[int]) -> np.ndarray | None:
         if self._decord is None:
             return None
         try:
@@ -81,16 +100,49 @@ class VideoReader:
             reason = " ".join(str(error).split())[:120]
             raise BadRequest(f"'{self.path}' cannot be read as video ({reason}). Is it a damaged file?") from error
 
-    def _scan(self) -> tuple[float, list[int], bool]:
-        # Presentation times of all frames, from packets: nothing is decoded.
+    def _scan(self, for_decord: bool) -> bool:
+        # Presentation times of all frames, and where decoding can begin, from packets; and whether decord is to read
+        # the file. Nothing is decoded but, for decord, the first frame.
         import av
 
         with av.open(str(self.path)) as container:
-            stream = container.streams.video[0]
-            times = sorted(packet.pts or 0 for packet in container.demux(stream) if packet.size)
-            return float(stream.average_rate or 0), times, container.format.name in INDEXED
+            stream = _video_of(container)
+            packets = [
+                (packet.pts or 0, packet.dts, packet.is_keyframe, packet.is_discard)
+                for packet in container.demux(stream)
+                if packet.size
+            ]
+            self._indexed = container.format.name in INDEXED
+            self._keys = sorted((time, time if dts is None else dts) for time, dts, is_key, _ in packets if is_key)
+            # What a cut left without the key frame that it builds on cannot be decoded.
+            first = self._keys[0][0] if self._indexed and self._keys else float("-inf")
+            self._times = sorted(time for time, _, _, hidden in packets if not hidden and time >= first)
+            self.fps = self._rate(stream)
+            return for_decord and self._indexed and self._is_plain(container, stream)
 
-    def _decoded(self, wanted: Sequence[int]) -> np.ndarray:
+    def _rate(self, stream: Any) -> float:
+        told = float(stream.average_rate or 0)
+        if not self._indexed or len(self) < 2 or self._times[0] == self._times[-1]:
+            return told
+        shown = float((len(self) - 1) / ((self._times[-1] - self._times[0]) * stream.time_base))
+        # Recorders of browsers and screens write a rate that is none, such as 1000; times in whole ms are not exact.
+        return told if abs(told - shown) < 0.05 * shown else shown
+
+    def _is_plain(self, container: Any, stream: Any) -> bool:
+        # decord turns frames of some containers and not of others, and its scaler, an older one, mixes the colours of
+        # odd rows and of more than 8 bits otherwise.
+        import av
+
+        if stream.codec_context.pix_fmt not in PLAIN or stream.codec_context.height % 2 or not self._times:
+            return False
+        container.seek(self._key_before(self._times[0]), stream=stream, backward=True)
+        try:
+            first = next(container.decode(stream), None)
+        except av.FFmpegError:
+            return False
+        return first is not None and not any(orientation(first))
+
+    def _decoded(self, wanted: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         import av
         import numpy as np
 
@@ -98,19 +150,30 @@ class VideoReader:
         left = set(wanted)
         found: dict[int, np.ndarray] = {}
         with av.open(str(self.path)) as container:
-            stream = container.streams.video[0]
+            stream = _video_of(container)
             if self._indexed:
-                container.seek(self._times[wanted[0]], stream=stream, backward=True)
+                container.seek(self._key_before(self._times[wanted[0]]), stream=stream, backward=True)
             for count, frame in enumerate(container.decode(stream)):
                 index = numbers.get(frame.pts, -1) if self._indexed else count
                 if index in left:
                     left.remove(index)
-                    found[index] = frame.to_ndarray(format="rgb24")
+                    found[index] = pixels(frame, size)
                 if not left:
                     break
         if left:
             raise ValueError(f"frame {min(left)} cannot be decoded")
         return np.stack([found[index] for index in wanted])
+
+    def _key_before(self, time: int) -> int:
+        # Containers seek by the time of decoding; a frame may be decoded after the key frame that is shown after it.
+        return self._keys[max(bisect_right(self._keys, time, key=lambda key: key[0]) - 1, 0)][1] if self._keys else time
+
+
+def _video_of(container: Any) -> Any:
+    stream = container.streams.best("video")
+    if stream is None:
+        raise ValueError("it holds no video")
+    return stream
 
 
 def read_video(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from odd_videos import BACKENDS, FRAGMENTED, OPEN_GOP, UNEVEN, encoded, remuxed, told, with_matrix
 
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.image_files import FrameFolder, Gif
@@ -69,6 +73,118 @@ def test_a_file_that_is_no_video_is_refused(tmp_path, content) -> None:
         path.write_bytes(content)
     with pytest.raises(BadRequest, match=r"broken.mp4"):
         read_video(path)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: encoded(folder / "b.mp4", g="12", bf="3"),
+        lambda folder: encoded(folder / "b.webm", "libvpx-vp9", g="12"),
+        lambda folder: encoded(folder / "any.avi", "mpeg4", g="12", b="1M"),
+        lambda folder: encoded(folder / "open.mp4", **{"x264-params": OPEN_GOP}),
+        lambda folder: encoded(folder / "times.mp4", bf="3", times=UNEVEN),
+        lambda folder: encoded(folder / "times.mkv", bf="3", times=UNEVEN),
+        lambda folder: remuxed(encoded(folder / "b.mp4", g="12", bf="3"), "late.mp4", later=7),
+        lambda folder: remuxed(encoded(folder / "b.mp4", g="12", bf="3"), "parts.mp4", movflags=FRAGMENTED),
+    ],
+)
+def test_a_frame_is_found_by_its_place_in_the_order_of_presentation(tmp_path, make, backend) -> None:
+    reader = VideoReader(make(tmp_path), backend)
+    assert [told(reader.frames([index])) for index in range(len(reader))] == [[index] for index in range(24)]
+    assert told(reader.frames(range(24))) == list(range(24))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_frames_that_an_edit_list_hides_do_not_count(tmp_path, backend) -> None:
+    cut = remuxed(encoded(tmp_path / "b.mp4", g="12", bf="3"), "cut.mp4", later=-5, avoid_negative_ts="disabled")
+    reader = VideoReader(cut, backend)
+    assert [told(reader.frames([index])) for index in range(len(reader))] == [[index] for index in range(5, 24)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_frames_cut_off_from_their_key_frame_do_not_count(tmp_path, backend) -> None:
+    cut = remuxed(encoded(tmp_path / "b.mp4", g="12", bf="3"), "cut.mp4", skip=1)
+    assert told(read_video(cut)) == list(range(12, 24))
+    assert told(VideoReader(cut, backend).frames([3, 0])) == [15, 12]
+
+
+def test_the_rate_is_that_of_the_frames_on_average(tmp_path) -> None:
+    average = 23 * 600 / (UNEVEN[-1] - UNEVEN[0])
+    for name in ("times.mp4", "times.mkv"):
+        assert VideoReader(encoded(tmp_path / name, times=UNEVEN)).fps == pytest.approx(average, rel=0.05)
+    assert VideoReader(encoded(tmp_path / "even.mkv")).fps == 24
+
+
+TURNS = {
+    "not": ((1, 0, 0, 1), lambda frames: frames),
+    "clockwise": ((0, 1, -1, 0), lambda frames: np.rot90(frames, -1, (1, 2))),
+    "half": ((-1, 0, 0, -1), lambda frames: np.rot90(frames, 2, (1, 2))),
+    "counter-clockwise": ((0, -1, 1, 0), lambda frames: np.rot90(frames, 1, (1, 2))),
+    "mirrored": ((-1, 0, 0, 1), lambda frames: frames[:, :, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda frames: frames[:, ::-1]),
+    "transposed": ((0, 1, 1, 0), lambda frames: frames.swapaxes(1, 2)),
+    "transposed and turned": ((0, -1, -1, 0), lambda frames: frames.swapaxes(1, 2)[:, ::-1, ::-1]),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("matrix", "turn"), TURNS.values(), ids=TURNS)
+def test_what_a_phone_wrote_comes_upright(tmp_path, matrix, turn, backend) -> None:
+    lying = encoded(tmp_path / "lying.mp4", pictures=clip(3, 48, 96))
+    frames = VideoReader(with_matrix(lying, matrix), backend).frames([2, 0])
+    assert np.array_equal(frames, turn(VideoReader(lying).frames([2, 0])))
+
+
+def test_a_turned_frame_is_scaled_upright(tmp_path) -> None:
+    lying = encoded(tmp_path / "lying.mp4", pictures=clip(1, 48, 96))
+    upright = VideoReader(with_matrix(lying, TURNS["clockwise"][0]))
+    assert upright.frames([0]).shape == (1, 96, 48, 3)
+    assert np.array_equal(upright.frames([0], (64, 40)), np.rot90(VideoReader(lying).frames([0], (40, 64)), -1, (1, 2)))
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), [
+    ("odd.mp4", "mpeg4", "yuv420p"), ("odd.webm", "libvpx-vp9", "yuv420p"), ("odd.mkv", "libx264", "yuv444p"),
+])  # fmt: skip
+def test_odd_sides_are_kept(tmp_path, name, codec, pix_fmt) -> None:
+    odd = encoded(tmp_path / name, codec, pix_fmt, pictures=clip(3, 145, 175), b="1M")
+    frames = VideoReader(odd, "pyav").frames([0, 2])
+    assert np.array_equal(VideoReader(odd, "decord").frames([0, 2]), frames)
+    assert np.abs(frames.astype(int) - clip(3, 145, 175)[[0, 2]]).mean() < 3
+
+
+def test_more_than_eight_bits_are_read_alike(tmp_path) -> None:
+    deep = encoded(tmp_path / "deep.mp4", pix_fmt="yuv420p10le", pictures=clip(3))
+    frames = VideoReader(deep, "pyav").frames([0, 2])
+    assert np.array_equal(VideoReader(deep, "decord").frames([0, 2]), frames)
+    assert np.abs(frames.astype(int) - clip(3)[[0, 2]]).mean() < 3
+
+
+@pytest.mark.parametrize("size", [(64, 64), (145, 175), (40, 100), (34, 50), (33, 47), (200, 300)])
+def test_frames_are_scaled_as_decord_scales_them(tmp_path, size) -> None:
+    decord = pytest.importorskip("decord")
+    file = encoded(tmp_path / "any.mp4", pictures=clip(3, 66, 98))
+    published = decord.VideoReader(str(file), width=size[1], height=size[0]).get_batch([2, 0]).asnumpy()
+    for backend in BACKENDS:
+        frames = VideoReader(file, backend).frames([2, 0], size)
+        assert frames.shape == (2, *size, 3)
+        assert np.abs(frames.astype(int) - published).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 24), (16, 48), (1, 1), (8, 640)])
+def test_any_size_can_be_asked_for(tmp_path, size) -> None:
+    frames = VideoReader(encoded(tmp_path / "any.mp4", pictures=clip(3, 66, 98))).frames([2, 0], size)
+    assert frames.shape == (2, *size, 3)
+
+
+def test_sound_alone_is_no_video(tmp_path) -> None:
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.rate = 8000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(BadRequest, match=r"sound.wav' cannot be read as video \(it holds no video"):
+        read_video(tmp_path / "sound.wav")
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (32, 31), (1, 1), (64, 128)])
@@ -144,8 +260,6 @@ def test_a_full_disk_is_named_and_the_frames_before_it_stay(tmp_path, monkeypatc
 
 
 def test_writing_to_a_full_device_is_one_paragraph() -> None:
-    from pathlib import Path
-
     writer = VideoWriter(Path("/dev/full"), 8)
     with pytest.raises(VidgenError, match="cannot be written"):
         for _ in range(40):
