@@ -74,14 +74,14 @@ class Reading:
 def read(frames: NDArray[np.uint8]) -> Reading:
     """Read a clip of one object, (F, CANVAS, CANVAS, 3) uint8."""
     readings = tuple(read_frame(frame) for frame in frames)
-    shape = _vote([reading.shape for reading in readings])
+    shape = vote([reading.shape for reading in readings])
     # Sizes of all frames by the clip's one shape: a frame read as another shape would make the size jump.
     areas = np.array([reading.size**2 * UNIT_AREA[reading.shape] for reading in readings])
     positions = np.array([reading.position for reading in readings])
     return Reading(
         shape,
-        _vote([reading.colour for reading in readings]),
-        _vote([reading.ground for reading in readings]),
+        vote([reading.colour for reading in readings]),
+        vote([reading.ground for reading in readings]),
         motion_of(positions, np.sqrt(areas / UNIT_AREA[shape])),
         readings,
     )
@@ -166,5 +166,6 @@ def _endless_motion(positions: NDArray[np.float64], sizes: NDArray[np.float64]) 
     return max(strengths, key=lambda motion: strengths[motion])
 
 
-def _vote(names: Sequence[str]) -> str:
+def vote(names: Sequence[str]) -> str:
+    """The commonest, and of equally common ones the first."""
     return Counter(names).most_common(1)[0][0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vidgen_moving_shapes.oracle import CLEAR_DISTANCE, UNIT_AREA, motion_of
@@ -18,8 +19,10 @@ from vidgen_moving_shapes.world import PAIR_SIZE, Entity
 Masks = NDArray[np.bool_]
 
 SIZES = np.arange(PAIR_SIZE[0] - 1, PAIR_SIZE[1] + 1.5, 0.5)
-COARSE, FINE = np.arange(-10, 11, 2), np.arange(-1, 2)
-"""Offsets in pixels from the visible centroid, and from the best coarse place."""
+REACH = 10
+"""Pixels on each side of the visible centroid in which the centre of a partly hidden object is searched."""
+HALF = 15
+"""Pixels that the largest shape reaches from its centre."""
 CLEAREST_FRAMES = 4
 """Frames, those that show most of it, from which the shape of the object behind is read."""
 EDGE_PIXELS = 30
@@ -40,14 +43,21 @@ class ObjectReading:
 
 @dataclass(frozen=True)
 class PairReading:
+    """Two objects on a ground, and how many pixels (F,) of the back one the front one hides."""
+
     ground: str
     front: ObjectReading
     back: ObjectReading
+    hidden: NDArray[np.intp]
 
 
-def read_pair(frames: NDArray[np.uint8]) -> PairReading | None:
-    """Read a clip of two overlapping objects of different colours, (F, CANVAS, CANVAS, 3) uint8; None if there are
-    no two colours."""
+def read_pair(frames: NDArray[np.uint8], overlapping: NDArray[np.bool_] | None = None) -> PairReading | None:
+    """Read a clip of two overlapping objects of different colours; None if there are no two colours.
+
+    Args:
+        frames: (F, CANVAS, CANVAS, 3) uint8.
+        overlapping: (F,) the frames that tell which object is in front; all where it is not given, or there is none.
+    """
     picture = frames.astype(np.float32)
     ground = np.median(np.concatenate([picture[:, 0].reshape(-1, 3), picture[:, -1].reshape(-1, 3)]), axis=0)
     found = _two_colours(picture, ground)
@@ -56,12 +66,15 @@ def read_pair(frames: NDArray[np.uint8]) -> PairReading | None:
     names, colours = found
     labels = np.linalg.norm(picture[..., None, :] - np.stack([ground, *colours]), axis=-1).argmin(axis=-1)
     masks = [labels == 1, labels == 2]
-    overlaps = [max(_whole_overlap(mask, shape) for shape in SHAPES) for mask in masks]
+    telling = slice(None) if overlapping is None or not overlapping.any() else overlapping
+    overlaps = [max(_whole_overlap(mask[telling], shape) for shape in SHAPES) for mask in masks]
     front, back = (0, 1) if overlaps[0] >= overlaps[1] else (1, 0)
+    behind, whole = _read_back(masks[back], masks[front], names[back])
     return PairReading(
         GROUNDS[nearest(ground, GROUND_COLOURS)],
         _read_front(masks[front], names[front]),
-        _read_back(masks[back], masks[front], names[back]),
+        behind,
+        (whole & masks[front]).sum(axis=(1, 2)),
     )
 
 
@@ -71,11 +84,26 @@ def _two_colours(
     """Names and median colours of the two commonest object colours."""
     pixels = picture[np.linalg.norm(picture - ground, axis=-1) > CLEAR_DISTANCE]
     labels = nearest(pixels, OBJECT_COLOURS)
-    counts = np.bincount(labels, minlength=len(COLOURS))
-    first, second = counts.argsort()[::-1][:2]
+    if len(pixels) == 0:
+        return None
+    first = np.bincount(labels).argmax()
+    # A blurred edge mixes an object with the ground, and the mixture can look like another colour of the palette.
+    mixed = _from_mixtures(pixels, ground, np.median(pixels[labels == first], axis=0))
+    own = np.linalg.norm(pixels - np.array([OBJECT_COLOURS[name] for name in COLOURS])[labels], axis=-1)
+    counts = np.bincount(labels[(own < mixed) & (labels != first)], minlength=len(COLOURS))
+    second = counts.argmax()
     if counts[second] < EDGE_PIXELS * len(picture):
         return None
     return [COLOURS[i] for i in (first, second)], [np.median(pixels[labels == i], axis=0) for i in (first, second)]
+
+
+def _from_mixtures(
+    pixels: NDArray[np.float32], one: NDArray[np.float32], other: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """RGB distance (N,) of pixels (N, 3) from the nearest mixture of two colours (3,)."""
+    way = other - one
+    share = np.clip((pixels - one) @ way / (way @ way), 0, 1)
+    return np.linalg.norm(pixels - one - share[:, None] * way, axis=-1)
 
 
 def _centroids(masks: Masks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -86,18 +114,12 @@ def _centroids(masks: Masks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.stack([x, y], axis=-1) / areas[:, None], areas
 
 
-def _agreement(templates: NDArray[np.float32], mask: Masks, hidden: Masks) -> NDArray[np.float32]:
-    """Intersection over union (...) of templates (..., H, W) with a mask, outside what is hidden."""
-    inside = (templates > 0.5) & ~hidden
-    union = (inside | mask).sum(axis=(-2, -1))
-    return (inside & mask).sum(axis=(-2, -1)) / np.maximum(union, 1)
-
-
 def _whole_overlap(masks: Masks, shape: str) -> float:
-    """How well masks (F, H, W) look like a whole shape."""
+    """How well masks (F, H, W) look like a whole shape: the mean intersection over union."""
     centres, areas = _centroids(masks)
-    templates = coverage(shape, centres, np.sqrt(areas / UNIT_AREA[shape]))
-    return float(_agreement(templates, masks, np.zeros_like(masks)).mean())
+    whole = coverage(shape, centres, np.sqrt(areas / UNIT_AREA[shape])) > 0.5
+    both, either = (whole & masks).sum(axis=(1, 2)), (whole | masks).sum(axis=(1, 2))
+    return float((both / np.maximum(either, 1)).mean())
 
 
 def _read_front(masks: Masks, colour: str) -> ObjectReading:
@@ -107,28 +129,51 @@ def _read_front(masks: Masks, colour: str) -> ObjectReading:
     return ObjectReading(Entity(colour, shape), centres, motion, masks)
 
 
-def _read_back(masks: Masks, hidden: Masks, colour: str) -> ObjectReading:
+def _read_back(masks: Masks, hidden: Masks, colour: str) -> tuple[ObjectReading, Masks]:
+    """The object, and all of it (F, H, W), hidden or not."""
     clearest = masks.sum(axis=(1, 2)).argsort()[-CLEAREST_FRAMES:]
-    scores = {
-        (shape, size): np.mean([_locate(masks[i], hidden[i], shape, size)[0] for i in clearest])
-        for shape, size in product(SHAPES, SIZES)
-    }
-    shape, size = max(scores, key=lambda key: scores[key])
+    kinds = list(product(SHAPES, SIZES))
+    templates = np.stack([_template(*kind) for kind in kinds])
+    fits = np.mean([_locate(masks[i], hidden[i], templates)[0] for i in clearest], axis=0)
+    best = int(fits.argmax())
+    shape, size = kinds[best]
     # Where nothing is left to see, the object is taken to go on straight between the frames that show it.
     seen = np.flatnonzero(masks.sum(axis=(1, 2)) >= VISIBLE_PIXELS)
     if len(seen) == 0:
         seen = np.sort(clearest)
-    places = np.array([_locate(masks[i], hidden[i], shape, size)[1] for i in seen])
+    places = np.concatenate([_locate(masks[i], hidden[i], templates[best : best + 1])[1] for i in seen])
     positions = np.column_stack([np.interp(np.arange(len(masks)), seen, places[:, axis]) for axis in (0, 1)])
-    motion = motion_of(positions, np.full(len(positions), size))
-    return ObjectReading(Entity(colour, shape), positions, motion, masks)
+    sizes = np.full(len(positions), size)
+    reading = ObjectReading(Entity(colour, shape), positions, motion_of(positions, sizes), masks)
+    return reading, coverage(shape, positions, sizes) > 0.5
 
 
-def _locate(mask: Masks, hidden: Masks, shape: str, size: float) -> tuple[float, NDArray[np.float64]]:
-    """The best agreement of a partly hidden shape with its visible mask (H, W), and the centre (2,) there."""
-    centre, score = _centroids(mask[None])[0][0], 0.0
-    for offsets in (COARSE, FINE):
-        places = centre + np.stack(np.meshgrid(offsets, offsets), axis=-1).reshape(-1, 2)
-        agreements = _agreement(coverage(shape, places, np.full(len(places), size)), mask, hidden)
-        centre, score = places[agreements.argmax()], float(agreements.max())
-    return score, centre
+def _template(shape: str, size: float) -> NDArray[np.float32]:
+    """A shape in the middle of a square, (2 HALF + 1, 2 HALF + 1), 0 or 1."""
+    middle = CANVAS // 2
+    part = slice(middle - HALF, middle + HALF + 1)
+    whole = coverage(shape, (middle, middle), size)[part, part] > 0.5
+    return whole.astype(np.float32)
+
+
+def _locate(
+    mask: Masks, hidden: Masks, templates: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The best intersection over union (T,) of templates (T, h, w) with a visible mask (H, W), outside what is hidden,
+    over all places around it, and the centres (T, 2) there."""
+    middle = np.rint(_centroids(mask[None])[0][0]).astype(int)
+    shapes = templates.reshape(len(templates), -1).T
+    both, inside = (_around(part, middle, templates.shape[-1]) @ shapes for part in (mask, ~hidden))
+    agreement = both / np.maximum(inside + mask.sum() - both, 1)
+    places = agreement.argmax(axis=0)
+    offsets = np.stack(np.divmod(places, 2 * REACH + 1)[::-1], axis=-1) - REACH
+    return agreement.max(axis=0), (middle + offsets).astype(float)
+
+
+def _around(mask: Masks, middle: NDArray[np.intp], side: int) -> NDArray[np.float32]:
+    """The squares of a mask around every place within REACH of a pixel (x, y): (places, side * side), row by row."""
+    edge = REACH + HALF
+    padded = np.pad(mask, edge).astype(np.float32)
+    x, y = middle
+    squares = sliding_window_view(padded[y : y + 2 * edge + 1, x : x + 2 * edge + 1], (side, side))
+    return squares.reshape(-1, side * side)
