@@ -32,9 +32,10 @@ def orientation(frame: Any) -> tuple[bool, bool, bool]:
     import numpy as np
     from av.sidedata.sidedata import SideDataContainer
 
+    container: Any = SideDataContainer
     try:
         # ``frame.side_data`` and the frame would refer to one another, and both and the decoder's threads would stay.
-        matrix = SideDataContainer(frame).get("DISPLAYMATRIX")
+        matrix = container(frame).get("DISPLAYMATRIX")
     except ValueError:  # data of a kind that PyAV has no name for, as in stereo video
         matrix = None
     if matrix is None:

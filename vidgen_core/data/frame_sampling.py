@@ -31,3 +31,9 @@ def clip_indices(total: int, count: int, step: float, start: float) -> tuple[int
         return None
     first = int(start * places)
     return tuple(first + round(step * i) for i in range(count))
+
+
+def even_indices(total: int, count: int) -> tuple[int, ...]:
+    """``count`` indices from the first to the last of ``total`` frames, a half rounded up; one frame is the first."""
+    steps = max(count - 1, 1)
+    return tuple((2 * k * (total - 1) + steps) // (2 * steps) for k in range(count))

@@ -10,8 +10,6 @@ from vidgen_core.errors import BadRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
-CROPS = ("center", "resize_center")
-
 
 def to_model_range(frames: Tensor) -> Tensor:
     """Float32 in -1..1, of the same shape, from uint8 in 0..255."""
@@ -39,20 +37,28 @@ def fit(frames: Tensor, size: tuple[int, int], crop: str) -> Tensor:
 
     Args:
         size: Height and width.
-        crop: ``center`` cuts without resizing; ``resize_center`` first scales, so that the shorter side just fits.
+        crop: ``center`` cuts without resizing; ``resize_center`` first scales, so that the shorter side just fits;
+            ``stretch`` scales both sides, whatever the aspect.
     """
     height, width = size
-    if crop == "resize_center" and tuple(frames.shape[-2:]) != size:
-        frames = _cover(frames, height, width)
+    if crop == "resize_center":
+        frames = _scaled(frames, _covering(frames, height, width))
+    elif crop == "stretch":
+        frames = _scaled(frames, size)
     return center_crop(frames, height, width).contiguous()
 
 
-def _cover(frames: Tensor, height: int, width: int) -> Tensor:
-    from torch.nn.functional import interpolate
-
+def _covering(frames: Tensor, height: int, width: int) -> tuple[int, int]:
     rows, columns = frames.shape[-2:]
     scale = max(height / rows, width / columns)
-    shape = (max(height, round(rows * scale)), max(width, round(columns * scale)))
+    return max(height, round(rows * scale)), max(width, round(columns * scale))
+
+
+def _scaled(frames: Tensor, shape: tuple[int, int]) -> Tensor:
+    from torch.nn.functional import interpolate
+
+    if tuple(frames.shape[-2:]) == shape:
+        return frames
     scaled = interpolate(frames.float(), shape, mode="bilinear", antialias=True, align_corners=False)
     return scaled.round().clamp(0, 255).to(frames.dtype)
 
