@@ -1,4 +1,4 @@
-"""vidgen from Python: the command line's keys as keyword arguments, a ``Video`` back."""
+"""vidgen from Python: the command line's keys as keyword arguments, a ``Video`` or files back."""
 
 from __future__ import annotations
 
@@ -59,6 +59,20 @@ def generate(on_step: Callable[[Step, Tensor], None] | None = None, **keys: Any)
     path = next((file for file in files if file.suffix == ".mp4"), None)
     folder = path.parent if path else files[0].parent if files else None
     return Video(collector.frames(), composed.config["fps"], path, folder, files)
+
+
+def train(**keys: Any) -> tuple[Path, ...]:
+    """Train what the keys of ``vidgen train`` describe, in one process; returns the files and folders of the result.
+
+    Raises:
+        BadRequest: for what cannot be done; VidgenError for a training that failed.
+    """
+    composed = compose([], keys, entry="train")
+    for note in composed.notes:
+        print(note, file=sys.stderr)
+    from vidgen_core.train import train as run_training
+
+    return tuple(run_training(composed))
 
 
 class _Callback:

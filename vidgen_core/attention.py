@@ -99,6 +99,12 @@ def project_out(attn: Attention, x: Tensor) -> Tensor:
     return x if attn.rescale_output_factor == 1.0 else x / attn.rescale_output_factor
 
 
+def upcast(attn: Attention, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In single precision where the model asks for it: products of Stable Diffusion 2.1 overflow in half."""
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    return (q.float(), k.float(), v.float()) if attn.upcast_attention and half else (q, k, v)
+
+
 class SelfAttention:
     """Attention over (B, N, D), or over the given ``encoder_hidden_states`` (B, L, D')."""
 
@@ -113,7 +119,7 @@ class SelfAttention:
         q = split_heads(attn.to_q(hidden_states), attn.heads)
         k = split_heads(attn.to_k(source), attn.heads)
         v = split_heads(attn.to_v(source), attn.heads)
-        return project_out(attn, self.attend(q, k, v))
+        return project_out(attn, self.attend(*upcast(attn, q, k, v)).to(v.dtype))
 
 
 class TextCrossAttention:
@@ -144,7 +150,7 @@ class TextCrossAttention:
         rows, tokens, width = hidden_states.shape  # B*F, N, D
         groups = len(self.key)
         q = split_heads(attn.to_q(hidden_states).view(groups, rows // groups * tokens, -1), attn.heads)
-        out = self.attend(q, self.key, self.value)
+        out = self.attend(*upcast(attn, q, self.key, self.value)).to(q.dtype)
         return project_out(attn, out).view(rows, tokens, width)
 
 

@@ -17,6 +17,7 @@ from vidgen_core.overrides import PROMPTS, Override, from_python, is_literal, pa
 from vidgen_core.plugin import READS, Found, Plugin, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
+from vidgen_core.tuned_run import SIZES, read_tuned, take_over
 from vidgen_core.values import check_value, flatten, plain, put, set_values
 
 Catalog = dict[str, dict[str, Option]]
@@ -71,19 +72,30 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     asked = [*map(parse, overrides), *from_python(values or {})]
     methods = _methods(asked, catalog, found)
     _refuse_twice(asked)
-    choices = _choices(asked, catalog, methods, entry)
+    tuned = read_tuned(asked) if any("tuned" in plugin.reads for plugin in methods.values()) else {}
+    choices = _choices(asked, catalog, methods, entry, tuned)
     from vidgen_core.search_path import compose_groups
 
     groups = [f"{group}={option}" for group, option in choices.items()] + [f"method=[{','.join(methods)}]"]
     tree = compose_groups(groups, conf_packages(found), entry)
+    for name, options in (tree["model"].get("method_options") or {}).items():
+        for key, value in options.items() if name in methods else ():
+            tree["methods"][name][key] = value
+    if tuned:
+        take_over(tree, tuned, list(methods), "model" not in {override.key for override in asked})
     documented = _documented(catalog, choices, list(methods), entry)
     given = set_values(tree, asked, (*choices, "method"), _method_names(found), list(methods), documented)
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
+    _take_method_path(config, given)
+    config |= {key: tuned[key] for key in ("video", "prompt") if tuned and config[key] is None and key not in given}
     if "trainer" in config:
         _take_trainer_defaults(config, given, documented)
     _check_families(config, methods, catalog)
-    return _complete(config, {key: config[key] for key in given if key in config}, found, documented)
+    if "num_frames" in tuned:  # the clip's, for methods that divide a number of frames that was asked for
+        config["given"] = sorted({*given, "num_frames"})
+    user = {key: config[key] for key in given if key in config}
+    return _complete(config, user, found, documented, tuned=tuned)
 
 
 def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Composed:
@@ -137,11 +149,20 @@ def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found
         if name in methods:
             raise BadRequest(f"The method '{name}' was chosen twice. Name it once in method=[...].")
         methods[name] = method_plugin(name, found)
+        for other in methods:
+            if other in methods[name].excludes or name in methods[other].excludes:
+                raise BadRequest(
+                    f"The methods '{other}' and '{name}' cannot be combined: {_why_not(methods, other, name)}"
+                )
         if name not in catalog.get("method", {}):
             raise BadRequest(f"The plugin '{name}' brings no conf/method/{name}.yaml; reinstall it or tell its author.")
         if not catalog["method"][name].text.startswith(f"# @package methods.{name}\n"):
             raise BadRequest(f"conf/method/{name}.yaml must begin with the line '# @package methods.{name}'.")
     return methods
+
+
+def _why_not(methods: Mapping[str, Plugin], one: str, other: str) -> str:
+    return methods[one].excludes.get(other) or methods[other].excludes[one]
 
 
 def _refuse_twice(asked: Sequence[Override]) -> None:
@@ -156,9 +177,20 @@ def _method_names(found: Mapping[str, Found]) -> list[str]:
     return [name for name, entry in found.items() if entry.plugin is None or entry.plugin.is_method]
 
 
-def _choices(asked: Sequence[Override], catalog: Catalog, methods: Mapping[str, Plugin], entry: str) -> dict[str, str]:
+def _choices(
+    asked: Sequence[Override],
+    catalog: Catalog,
+    methods: Mapping[str, Plugin],
+    entry: str,
+    tuned: Mapping[str, Any],
+) -> dict[str, str]:
     choices = {group: _default_option(catalog, group, entry) for group in ENTRY_GROUPS[entry]}
     choices["model"] = _default_model(choices["model"], catalog, methods)
+    if tuned and tuned["choices"]["model"] in catalog["model"]:
+        choices["model"] = tuned["choices"]["model"]
+    for group in choices:
+        wanted = [catalog["method"][name].value(f"group_defaults.{group}") for name in methods]
+        choices[group] = next((option for option in reversed(wanted) if option), choices[group])
     for override in asked:
         if override.key in choices:
             name = str(override.value)
@@ -202,10 +234,20 @@ def _check_reads(config: Mapping[str, Any], found: Mapping[str, Found]) -> None:
             raise BadRequest(f"{key}= is given, but no chosen method reads it. Leave it out.{mend}")
 
 
+def _take_method_path(config: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """The folder of the model that was tuned for a chosen method, where the user names none; the last of them wins."""
+    paths = config["model"].get("method_paths") or {}
+    fitting = [paths[name] for name in config["method"] if name in paths]
+    if fitting and "model.path" not in given:
+        config["model"]["path"] = fitting[-1]
+
+
 def _take_trainer_defaults(config: dict[str, Any], given: Mapping[str, Any], documented: Mapping[str, Key]) -> None:
-    """How the chosen methods are trained, where the user does not say; the last of the list wins."""
+    """How the chosen methods are trained where the user does not say: as suits the model, else as the method says; the
+    last of the list wins."""
     for name in config["method"]:
-        for key, value in (config["methods"][name].get("trainer_defaults") or {}).items():
+        for_model = (config["model"].get("trainer_defaults") or {}).get(name) or {}
+        for key, value in {**(config["methods"][name].get("trainer_defaults") or {}), **for_model}.items():
             full = f"trainer.{key}"
             if key not in config["trainer"]:
                 raise BadRequest(f"The method '{name}' has a default for '{full}'.{nearest(key, config['trainer'])}")
@@ -248,6 +290,7 @@ def _complete(
     found: dict[str, Found],
     documented: Mapping[str, Key],
     origin: str = "you",
+    tuned: Mapping[str, Any] | None = None,
 ) -> Composed:
     """Fill in the defaults and the videos, and check what can be checked without a model."""
     _check_reads(config, found)
@@ -255,7 +298,8 @@ def _complete(
     defaults = {name: config["methods"][name].get("request_defaults") or {} for name in config["method"]}
     model = config["model"]
     facts = {"defaults": model.get("request_defaults"), "method_defaults": model.get("method_defaults")}
-    resolved = resolve_defaults(user, defaults, facts, CORE_DEFAULTS)
+    taken = {key: value for key, value in (tuned or {}).items() if key in SIZES}
+    resolved = resolve_defaults(user, defaults, facts, CORE_DEFAULTS, taken)
     for key, (value, _) in resolved.items():
         config[key] = check_value(Override(key, value, str(value)), CORE_DEFAULTS[key], documented[key])
     origins = {key: origin if who == "you" else who for key, (_, who) in resolved.items()}

@@ -140,7 +140,10 @@ def refine_condition(run: Run, window: Window, condition: Condition) -> Conditio
 
 @_kind(SOLE)
 def start_latents(run: Run, window: Window) -> Tensor:
-    """Return the latents (B, C, F, h, w) of the first step at unit variance. Default: ``run.noise(window)``."""
+    """Return the latents (B, C, F, h, w) of the first step at unit variance. Default: ``run.noise(window)``.
+
+    Latents of a later step's noise level are returned as they are, with ``window.first_step`` set to that step.
+    """
 
 
 # ------------------------------------------------------------------------------------- sampling: group, step

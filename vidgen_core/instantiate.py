@@ -12,7 +12,16 @@ from vidgen_core.errors import BadRequest, VidgenError, nearest
 from vidgen_core.plugin import discover
 
 FACTS = (
-    *("_target_", "family", "request_defaults", "method_defaults", "trainer_defaults"),
+    *(
+        "_target_",
+        "family",
+        "request_defaults",
+        "method_defaults",
+        "trainer_defaults",
+        "group_defaults",
+        "method_paths",
+        "method_options",
+    ),
     *("example_prompt", "weights"),
 )
 """Keys that tell the house about an object; they are not handed to it."""

@@ -176,18 +176,21 @@ class Moments:
             raise VidgenError(f"Nobody owns '{hook}' in this run and the core has no default for it.")
         return self._call(hook, CORE, self._defaults[hook], arguments)
 
-    def _collect(self, hook: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        source: dict[str, str] = {}
+    def collected(self, hook: str, **arguments: Any) -> dict[str, tuple[str, Any]]:
+        """What a collect hook's methods supply, and who: key -> (owner, value)."""
+        merged: dict[str, tuple[str, Any]] = {}
         for owner, caller in self._callers[hook]:
             for key, value in (self._call(hook, owner, caller, arguments) or [{}])[0].items():
                 if key in merged:
                     raise BadRequest(
-                        f"'{source[key]}' and '{owner}' both supply '{key}' in the hook '{hook}'. They cannot run "
+                        f"'{merged[key][0]}' and '{owner}' both supply '{key}' in the hook '{hook}'. They cannot run "
                         "together: leave one out."
                     )
-                merged[key], source[key] = value, owner
+                merged[key] = owner, value
         return merged
+
+    def _collect(self, hook: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, (_, value) in self.collected(hook, **arguments).items()}
 
     def _chain(self, hook: str, arguments: dict[str, Any]) -> Any:
         if hook == "attach":

@@ -106,6 +106,8 @@ def _plain(key: str, value: Any) -> Any:
         return value
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_plain(key, item) for item in value]
+    if isinstance(value, Mapping):  # inside a list: one of several settings that belong together
+        return {str(name): _plain(f"{key}.{name}", item) for name, item in value.items()}
     raise BadRequest(
         f"{key}={value}: a {type(value).__name__} is no value of a key. Give a text, a number, a truth or a list."
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,7 @@ class Plugin:
     families: tuple[str, ...] = ("unet3d",)  # model families that a method runs on (model.family)
     reads: tuple[str, ...] = ()  # which of READS the method uses; one that no chosen method reads is refused
     composes_with: str = ""  # one sentence for `vidgen show`
+    excludes: Mapping[str, str] = field(default_factory=dict)  # method that it cannot run with -> why, and the mend
     hook_api: int = HOOK_API_VERSION
 
 

@@ -115,14 +115,16 @@ def resolve_defaults(
     methods: Mapping[str, Mapping[str, Any]],
     model: Mapping[str, Any],
     core: Mapping[str, Any],
+    tuned: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[Any, str]]:
     """Each of REQUEST_KEYS with its value and where it came from.
 
-    Precedence: user > the model's defaults for a method > the method's > the model's > the core's; between methods
-    the last of the list wins. ``methods`` maps name -> its ``defaults``; ``model`` holds ``defaults`` and
-    ``method_defaults`` (name -> defaults).
+    Precedence: user > the tuned run's > the model's defaults for a method > the method's > the model's > the core's;
+    between methods the last of the list wins. ``methods`` maps name -> its ``defaults``; ``model`` holds ``defaults``
+    and ``method_defaults`` (name -> defaults).
     """
     layers: list[tuple[str, Mapping[str, Any]]] = [("you", {k: v for k, v in user.items() if v is not None})]
+    layers += [("the tuned run", tuned or {})]
     for_method = model.get("method_defaults") or {}
     layers += [(f"model for {name}", for_method.get(name) or {}) for name in reversed(list(methods))]
     layers += [(f"method {name}", methods[name] or {}) for name in reversed(list(methods))]

@@ -44,6 +44,7 @@ class Window:
     memory: dict[str, Any] = field(default_factory=dict)
     condition: conditioning.Condition = field(default_factory=conditioning.Condition)
     latents: Tensor | None = None  # B C F h w, F = len(span)
+    first_step: int = 0  # the sampling step whose noise level the first latents have
     inputs: dict[tuple[str, ...], ModelInput] = field(default_factory=dict)  # per set of branches, made once
 
     def release(self) -> None:

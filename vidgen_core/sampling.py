@@ -182,8 +182,12 @@ def scheduler_loop(run: Run, group: Group, denoise: Denoise) -> Iterator[Window]
         scheduler = run.make_scheduler()
         timesteps = run.timesteps(scheduler)
         assert window.latents is not None
-        latents = window.latents.to(run.backbone.device) * scheduler.init_noise_sigma
-        for index, t in enumerate(timesteps):
+        latents = window.latents.to(run.backbone.device)
+        first = window.first_step
+        latents = latents * scheduler.init_noise_sigma if first == 0 else latents
+        if first and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        for index, t in enumerate(timesteps[first:], first):
             step = Step(index, len(timesteps), t, window, scheduler, scheduler.scale_model_input(latents, t))
             latents = scheduler.step(denoise(window, step), t, latents, return_dict=False)[0]
             latents = run.moments.after_step(run=run, window=window, step=step, latents=latents)

@@ -106,6 +106,11 @@ class OneClip:
         """What tells these frames, as they come, from all others: of the files' bytes, which frames, size and fit."""
         return hashlib.sha256(repr((self._digest, self.indices, self.size, self.fit)).encode()).hexdigest()[:16]
 
+    @property
+    def total(self) -> int:
+        """Frames of the file."""
+        return len(self._file)
+
     @cached_property
     def indices(self) -> tuple[int, ...]:
         """Which frames of the file are taken. Raises BadRequest where they are not enough."""

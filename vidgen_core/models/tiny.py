@@ -1,10 +1,11 @@
-"""A whole text-to-video model of the real classes with small random weights, made on the spot."""
+"""Whole models of the real classes with small random weights, made on the spot: text-to-video, and images."""
 
 from __future__ import annotations
 
 import torch
 
 from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.unet2d import ImageBackbone
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -61,6 +62,36 @@ def build(*, dtype: torch.dtype = torch.float32, seed: int = 0, trained_frames: 
         _cast(vae, dtype),
         _cast(text_encoder, dtype),
         byte_tokenizer(),
+        scheduler_config=SCHEDULER,
+        trained_frames=trained_frames,
+    )
+
+
+def build_image(
+    *, dtype: torch.dtype = torch.float32, seed: int = 0, in_channels: int = 4, trained_frames: int = 0
+) -> ImageBackbone:
+    """UNet2D (0.9 M parameters) with the other parts of ``build``; 5 ``in_channels`` are latents and depth."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=in_channels,
+            out_channels=4,
+            block_out_channels=(32, 64),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            attention_head_dim=4,
+        )
+    others = build(dtype=dtype, seed=seed)
+    return ImageBackbone(
+        _cast(unet, dtype),
+        others.vae,
+        others.text_encoder,
+        others.tokenizer,
         scheduler_config=SCHEDULER,
         trained_frames=trained_frames,
     )

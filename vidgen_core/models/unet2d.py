@@ -21,8 +21,12 @@ class ImageBackbone(Backbone):
 
     pipeline = "StableDiffusionPipeline"
 
+    frames = 1
+    """F of the network's call in progress, or of the last; temporal layers that a method inserts read it."""
+
     def _denoise(self, network: Any, latents: Tensor, t: Tensor, inputs: ModelInput) -> Tensor:
         batch, _, frames = latents.shape[:3]
+        self.frames = frames
         rows = latents.transpose(1, 2).flatten(0, 1)  # (B*F, C, h, w), the order in which texts are gathered
         if t.ndim and len(t) > 1:  # in training every video has a timestep of its own
             t = t.repeat_interleave(frames)
@@ -33,13 +37,19 @@ class ImageBackbone(Backbone):
 
 
 def load(
-    path: str, *, dtype: torch.dtype = torch.float32, variant: str | None = None, trained_frames: int = 0
+    path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    trained_frames: int = 0,
+    denoiser: Any = None,
 ) -> ImageBackbone:
     """The backbone in a diffusers folder, a folder of an installed package (``pkg://``), or a hub id.
 
     Args:
         variant: Which weight files to prefer, such as ``fp16``; the plain ones where there are none.
         trained_frames: Frames the model was trained for; 0 where frames know nothing of each other.
+        denoiser: A network to take in the place of the folder's UNet.
 
     Raises:
         BadRequest: the folder is no model, or its weights are missing, damaged, pickled or of another shape; or the
@@ -49,7 +59,7 @@ def load(
 
     path = loading.resolve(path)
     small = loading.small_parts(path)
-    unet = loading.load_component(UNet2DConditionModel, path, "unet", dtype, variant)
+    unet = denoiser or loading.load_component(UNet2DConditionModel, path, "unet", dtype, variant)
     refuse_unknown_conditions(unet, path)
     backbone = ImageBackbone(
         unet,

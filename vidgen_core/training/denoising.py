@@ -36,6 +36,7 @@ class Prediction:
     target: Tensor
     output: Tensor  # float32
     window: Window
+    scheduler: Any  # the noise schedule, a DDPMScheduler
 
 
 class Denoising:
@@ -149,7 +150,7 @@ def denoised(run: Run, window: Window, scheduler: Any, latents: Tensor, noise: T
         target = noise if kind == "epsilon" else latents
     inputs = run.backbone.prepare(window.condition, ("cond",))
     output = run.backbone.predict(noisy, timesteps, inputs).float()
-    return Prediction(latents, noise, timesteps, noisy, target, output, window)
+    return Prediction(latents, noise, timesteps, noisy, target, output, window, scheduler)
 
 
 def request_of(run: Run, batch: Batch, dropped: Sequence[bool]) -> Request:

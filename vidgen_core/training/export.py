@@ -1,14 +1,17 @@
-"""The result of a training: a model folder that ``model.path=`` takes, and what methods learnt."""
+"""The result of a training: a model folder that ``model.path=`` takes, and what methods learnt, for ``tuned=``."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
+from torch import Tensor
 
+from vidgen_core.models.tuned import BASE, base_of
+from vidgen_core.moments import CORE
 from vidgen_core.placement import DTYPES
 from vidgen_core.training.disk import disk_explained
 
@@ -19,25 +22,35 @@ if TYPE_CHECKING:
 
 
 def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[Path]:
-    """Write ``model/`` where the base model was trained and ``methods/<name>.safetensors`` where methods learnt.
+    """Write ``model/`` where the model itself was trained and ``methods/<name>.safetensors`` where methods learnt.
 
-    Each is written beside its place and put there whole.
+    A method's file holds only what it changed: its own modules, and the tensors of the model that it trained, with the
+    hash of the model they belong to. Each is written beside its place and put there whole.
     """
     backbone, written = run.backbone, []
-    trained = {id(parameter) for parameter in learner.trainables.values()}
-    trained -= {id(parameter) for parameter in backbone.methods.parameters()}
-    if any(id(parameter) in trained for parameter in backbone.parameters()):
+    learnt = {name: _learnt_by(name, backbone, learner) for name in run.moments.methods if name != "objective"}
+    learnt = {name: tensors for name, tensors in learnt.items() if tensors}
+    whole = {id(p) for name, p in learner.trainables.items() if learner.trainables.owners[name] in (CORE, "objective")}
+    whole -= {id(parameter) for parameter in backbone.methods.parameters()}
+    if any(id(parameter) in whole for parameter in backbone.parameters()):
         written.append(_whole(folder / "model", lambda fresh: backbone.save(fresh, DTYPES[dtype])))
-    if any(True for _ in backbone.methods.parameters()):
-        written.append(_whole(folder / "methods", lambda fresh: _save_methods(backbone, fresh)))
+    if learnt:
+        written.append(_whole(folder / "methods", lambda fresh: _save_methods(learnt, backbone, fresh, dtype)))
     return written
 
 
-def _save_methods(backbone: Backbone, folder: Path) -> None:
+def _learnt_by(method: str, backbone: Backbone, learner: Learner) -> dict[str, Tensor]:
+    own = backbone.methods[method].state_dict() if method in backbone.methods else {}
+    inside = {id(parameter) for parameter in backbone.methods.parameters()}
+    chosen = learner.trainables
+    return own | {n: p for n, p in chosen.items() if chosen.owners[n] == method and id(p) not in inside}
+
+
+def _save_methods(learnt: Mapping[str, Mapping[str, Tensor]], backbone: Backbone, folder: Path, dtype: str) -> None:
     folder.mkdir()
-    for name, module in backbone.methods.items():
-        state: dict[str, Any] = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-        save_file(state, folder / f"{name}.safetensors")
+    for name, tensors in learnt.items():
+        state = {key: value.detach().to("cpu", DTYPES[dtype]).contiguous() for key, value in tensors.items()}
+        save_file(state, folder / f"{name}.safetensors", {BASE: base_of(backbone)})
 
 
 def _whole(path: Path, write: Callable[[Path], None]) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vidgen_core.conditioning import TextTable, warn_cut
 from vidgen_core.errors import BadRequest, VidgenError, nearest
+from vidgen_core.moments import CORE
 
 if TYPE_CHECKING:
     from vidgen_core.data.sample import Batch
@@ -25,6 +26,14 @@ PARTS = {
 """``trainer.trainable`` -> whether a parameter of the denoiser trains."""
 
 
+class Trainables(dict[str, Tensor]):
+    """Name -> parameter that trains. ``owners``: name -> the method that learns it, ``objective`` or ``core``."""
+
+    def __init__(self, owned: Mapping[str, tuple[str, Tensor]]) -> None:
+        super().__init__({name: parameter for name, (_, parameter) in owned.items()})
+        self.owners = {name: owner for name, (owner, _) in owned.items()}
+
+
 class Learner(nn.Module):
     """``forward(batch)`` -> named losses, scalars. All parameters that train are reachable from here.
 
@@ -33,7 +42,7 @@ class Learner(nn.Module):
         trainables: Name -> parameter; all others of the backbone are frozen.
     """
 
-    def __init__(self, run: Run, trainables: Mapping[str, Tensor]) -> None:
+    def __init__(self, run: Run, trainables: Trainables) -> None:
         super().__init__()
         self.backbone = run.backbone
         # What methods or objectives train beside the backbone; a ParameterDict may not hold a name twice.
@@ -41,7 +50,7 @@ class Learner(nn.Module):
         outside = {name.replace(".", "/"): p for name, p in trainables.items() if id(p) not in inside}
         self.beside = nn.ParameterDict(outside)
         self.run = run
-        self.trainables = dict(trainables)
+        self.trainables = trainables
         text_encoder = run.backbone.text_encoder
         trained = {id(parameter) for parameter in trainables.values()}
         self.text_trains = text_encoder is not None and any(id(p) in trained for p in text_encoder.parameters())
@@ -97,24 +106,25 @@ class EncodedTexts:
         return rows.to(self._run.backbone.device)
 
 
-def choose_trainables(run: Run) -> dict[str, Tensor]:
+def choose_trainables(run: Run) -> Trainables:
     """What the methods say trains, else the denoiser's parts of ``trainer.trainable``; everything else is frozen.
 
     Raises BadRequest where nothing would train.
     """
     backbone, wanted = run.backbone, run.config["trainer"]["trainable"]
-    chosen: dict[str, Tensor] = run.moments.trainable(run=run, backbone=backbone)
+    chosen = run.moments.collected("trainable", run=run, backbone=backbone)
     if not chosen:
         if wanted not in PARTS:
             raise BadRequest(f"trainer.trainable={wanted} is not known.{nearest(wanted, PARTS)}")
         named = backbone.denoiser.named_parameters()
-        chosen = {f"denoiser.{name}": p for name, p in named if PARTS[wanted](name)}
+        chosen = {f"denoiser.{name}": (CORE, p) for name, p in named if PARTS[wanted](name)}
     if not chosen:
         raise BadRequest(f"trainer.trainable={wanted}: the model has no such parameters, so nothing would train.")
     backbone.requires_grad_(False)
-    for parameter in chosen.values():
+    trainables = Trainables(chosen)
+    for parameter in trainables.values():
         parameter.requires_grad_(True)
-    return chosen
+    return trainables
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def draw_singles(rng: np.random.Generator, progress: float) -> Sequence[Captione
 def draw_stories(rng: np.random.Generator, progress: float) -> Sequence[CaptionedClip]:
     """Stories of one number of scenes and one scene length; a tenth of the batches are single clips as before.
 
-    At first most are scenes of four frames, every second of eight: what later captions leave out is learnt by many stories.
+    At first most are scenes of four frames, every second of eight: what captions leave out is learnt by many stories.
     """
     if rng.random() < 0.1:
         return [_draw_clip(rng, stride=1) for _ in range(FEW_FRAMES // CLIP_FRAMES)]

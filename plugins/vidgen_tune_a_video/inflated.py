@@ -1,0 +1,74 @@
+"""The surgery: a stock image U-Net with sparse spatio-temporal attention, temporal attention, and norms over frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from vidgen_core.attention import install
+from vidgen_core.errors import BadRequest
+from vidgen_core.models.inflation import inserted, norms_over_frames
+from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.noise import seed_of
+from vidgen_tune_a_video.published import TEMPORAL
+from vidgen_tune_a_video.st_attention import SparseCausalAttention
+from vidgen_tune_a_video.temporal_attention import TemporalAttention
+
+
+@contextmanager
+def st_attention(backbone: ImageBackbone, seed: int) -> Iterator[None]:
+    """The image model sees whole clips inside the context (section 3 of the paper).
+
+    The norms of residual blocks take their statistics over all frames, those of transformers over each: both as
+    published, and neither may be tidied.
+    """
+    network = backbone.denoiser
+
+    def frames() -> int:
+        return backbone.frames
+
+    with ExitStack() as stack:
+        stack.enter_context(
+            install(
+                network,
+                lambda name, module: name.endswith("attn1"),
+                lambda name, module, current: SparseCausalAttention(backbone.attention, backbone.attend, frames),
+                owner="tune_a_video",
+                replaces=True,
+            )
+        )
+        stack.enter_context(inserted(fresh_layers(backbone, seed), network, TEMPORAL, frames))
+        stack.enter_context(norms_over_frames(resnet_norms(network), frames))
+        yield
+
+
+def fresh_layers(backbone: ImageBackbone, seed: int) -> dict[str, nn.Module]:
+    """A temporal attention for each transformer block, by the block's name; drawn from the seed."""
+    layers: dict[str, nn.Module] = {}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed_of(seed, "temporal attention"))
+        for name, block in backbone.denoiser.named_modules():
+            if isinstance(block, BasicTransformerBlock):
+                if block.only_cross_attention or block.attn1.is_cross_attention:
+                    raise BadRequest(
+                        f"The block '{name}' of this model has no self-attention (only_cross_attention), so frames "
+                        "cannot attend to each other in it. Choose a Stable Diffusion 1.x or 2.x model."
+                    )
+                layers[name] = TemporalAttention(block, backbone.attention, backbone.attend)
+    for layer in layers.values():
+        layer.to(backbone.device, backbone.dtype)
+    return layers
+
+
+def resnet_norms(network: nn.Module) -> Iterator[Any]:
+    """The group norms of residual blocks, and the last one of the network."""
+    for module in network.modules():
+        if isinstance(module, ResnetBlock2D):
+            yield from (module.get_submodule("norm1"), module.get_submodule("norm2"))
+    yield network.conv_norm_out

@@ -1,0 +1,182 @@
+"""Tune-A-Video (arXiv 2212.11565): tune an image model on one captioned clip, then edit the clip by another prompt.
+
+What trains is what asks, and what is new: the query projections of both attentions, and the temporal attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core import hookimpl
+from vidgen_core.conditioning import Condition
+from vidgen_core.data.one_clip import OneClip
+from vidgen_core.errors import BadRequest
+from vidgen_core.inversion import ddim_options
+from vidgen_core.models import unet2d
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.tuned import check_base, read_tensors, replaced, tuned_file
+from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.placement import device_and_dtype
+from vidgen_core.request import Request
+from vidgen_core.run import Run, Window, build_model
+from vidgen_tune_a_video.inflated import st_attention
+from vidgen_tune_a_video.inflations import INFLATIONS, Inflation
+from vidgen_tune_a_video.inverted import Inverted
+from vidgen_tune_a_video.published import from_published, is_inflated, read_inflated
+
+TRAINED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
+"""Parts of the names of the parameters that train (section 3.3 of the paper); the temporal norm stays as it is."""
+
+
+def build(inflation: str = "st_attention", **options: Any) -> TuneAVideo | Inflation:
+    """The object of the chosen inflation. Raises BadRequest for an option that it does not have, but another has."""
+    kinds: dict[str, Any] = {"st_attention": TuneAVideo, **INFLATIONS}
+    defaults = {key: p.default for kind in kinds.values() for key, p in signature(kind).parameters.items()}
+    own = signature(kinds[inflation]).parameters
+    for key, value in options.items():
+        if key not in own and value != defaults.get(key):
+            raise BadRequest(f"tune_a_video.{key}={value} is no option of inflation={inflation}. Leave it out.")
+    made: TuneAVideo | Inflation = kinds[inflation](**{key: options[key] for key in options if key in own})
+    return made
+
+
+class TuneAVideo:
+    """ST-attention inflation, one-shot tuning, and edits that start from the clip's inverted noise.
+
+    Args:
+        start: The clip's first frame.
+        stride: Frames of the video from one frame of the clip to the next.
+        fit: ``stretch`` to height and width, or ``resize_center``, which keeps the aspect.
+        invert: ``empty`` inverts without text, as published; ``prompt`` with the clip's caption; ``none`` not at all.
+        caption: The clip's caption for ``invert=prompt``; None takes the prompt of the tuning.
+        inversion_steps: None takes as many as the sampling has.
+        strength: Share of the way to noise from which an edit starts; 1 as published.
+    """
+
+    name = "tune_a_video"
+
+    def __init__(
+        self,
+        start: int = 0,
+        stride: int = 1,
+        fit: str = "stretch",
+        invert: str = "empty",
+        caption: str | None = None,
+        inversion_steps: int | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        self.start, self.stride, self.fit = start, stride, fit
+        self.inverted = Inverted(invert, caption, inversion_steps, strength)
+        self._published: dict[str, Tensor] = {}
+
+    # ---------------------------------------------------------------------------------------- request, data
+
+    @hookimpl
+    def prepare_request(self, request: Request) -> Request | None:
+        """Look at the clip before anything heavy: there, readable and long enough. Its scenes share its frames."""
+        if request.video is None or not request.videos or request.videos[0].spans:
+            return None
+        self.clip(request).check()
+        return request.replace(given=request.given | {"num_frames"})
+
+    def clip(self, request: Request) -> OneClip:
+        """The clip of ``video=``, as many frames as are asked for."""
+        assert request.video is not None
+        captions = request.videos[0].prompts if request.videos else ("",)
+        size = (request.height, request.width)
+        return OneClip(
+            request.video, captions, request.num_frames, size, self.start, self.stride, self.spread, self.fit
+        )
+
+    spread = "stride"
+    """How the clip's frames are chosen: every ``stride``-th."""
+
+    @hookimpl
+    def data(self, run: Run) -> OneClip:
+        """The one clip, again and again."""
+        if run.request.video is None:
+            raise BadRequest(f"method={self.name} trains on one clip. Name it: video=clip.mp4 prompt='what it shows'.")
+        run.request.validate(size_multiple=1)
+        clip = self.clip(run.request)
+        clip.check()
+        return clip
+
+    # ------------------------------------------------------------------------------------------------ model
+
+    @hookimpl
+    def build_backbone(self, run: Run) -> Backbone:
+        """The image model of the configuration, or the one inside an inflated model of the published layout."""
+        path = str(run.config["model"].get("path") or "")
+        if not is_inflated(path):
+            return build_model(run)
+        _, dtype = device_and_dtype(run.config["placement"])
+        denoiser = self.open_denoiser(path, dtype).denoiser
+        return unet2d.load(path, dtype=dtype, variant=run.config["model"].get("variant"), denoiser=denoiser)
+
+    def open_denoiser(self, path: str, dtype: torch.dtype) -> ImageBackbone:
+        """Only the image U-Net of an inflated model's folder; its temporal tensors are put in by ``attach``."""
+        unet, self._published = read_inflated(path, dtype)
+        return ImageBackbone(unet)
+
+    @hookimpl
+    @contextmanager
+    def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
+        """Inflate the image model, put in what was learnt, and read the scheduler as inversion needs it."""
+        self.check_model(run, backbone)
+        assert isinstance(backbone, ImageBackbone)
+        scheduler = backbone.scheduler_config
+        with ExitStack() as stack:
+            stack.enter_context(st_attention(backbone, run.request.seed))
+            tensors, source = self.learnt(run, backbone)
+            stack.enter_context(replaced(backbone.denoiser, tensors, source))
+            if self.inverted.wanted:
+                stack.callback(setattr, backbone, "scheduler_config", scheduler)
+                backbone.scheduler_config = ddim_options(scheduler)
+            yield
+
+    def check_model(self, run: Run, backbone: Backbone) -> None:
+        """Raise BadRequest for a model that this method cannot inflate."""
+        if not isinstance(backbone, ImageBackbone):
+            raise BadRequest(f"method={self.name} makes a video model of an image model; this one is none.")
+        if backbone.extra_channels:
+            raise BadRequest(
+                f"This model reads a latent channel beside the noisy ones, such as depth, which {self.name} does "
+                "not supply. Use method=depth, or a model that reads none."
+            )
+
+    def learnt(self, run: Run, backbone: Backbone) -> tuple[Mapping[str, Tensor], str]:
+        """Tensors of the inflated network that were tuned, by name, and where they come from."""
+        tuned = run.config["tuned"]
+        if tuned is None:
+            return self._published, str(run.config["model"].get("path"))
+        file = tuned_file(tuned, self.name)
+        tensors, base = read_tensors(file)
+        check_base(base, backbone, file)
+        return {**self._published, **from_published(tensors)}, str(file)
+
+    # --------------------------------------------------------------------------------------------- training
+
+    @hookimpl
+    def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
+        """Queries and temporal attention; 112 tensors of Stable Diffusion 1.4."""
+        named = backbone.denoiser.named_parameters()
+        return {f"denoiser.{name}": p for name, p in named if any(part in name for part in TRAINED)}
+
+    # --------------------------------------------------------------------------------------------- sampling
+
+    @hookimpl
+    def start_latents(self, run: Run, window: Window) -> Tensor:
+        """The clip's inverted noise, or fresh noise where there is no clip."""
+        if run.request.video is None or not self.inverted.wanted:
+            return run.noise(window)
+        return self.inverted.latents(run, window, self.clip(run.request), self.source_condition(run, window))
+
+    def source_condition(self, run: Run, window: Window) -> Condition:
+        """What guides the inversion beside its text."""
+        return window.condition

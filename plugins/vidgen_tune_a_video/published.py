@@ -1,0 +1,104 @@
+"""The published layout: an inflated U-Net, whose names are those of the image model and, with ``_temp.``, its own.
+
+``norm_temp`` and ``attn_temp`` lie in the transformer block there; here in its part ``temporal``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core.errors import BadRequest
+from vidgen_core.models import loading
+from vidgen_core.models.tuned import read_tensors
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+TEMPORAL = "temporal"
+"""The name of the inserted part of each transformer block."""
+
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+def is_inflated(path: str) -> bool:
+    """Whether a model folder holds an inflated U-Net of the published layout."""
+    file = loading.located(path) / "unet" / "config.json"
+    try:
+        blocks = json.loads(file.read_text())["down_block_types"]
+    except (OSError, ValueError, KeyError):
+        return False
+    if not any(block.endswith("3D") for block in blocks):
+        return False
+    # diffusers' own UNet3DConditionModel has the same class and block names, but other parts.
+    return any("attn_temp." in name for name in _names(_weights(file.parent)))
+
+
+def _weights(folder: Path) -> Path:
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if not files:
+        raise BadRequest(f"'{folder}' holds no weights: neither {' nor '.join(WEIGHTS)}.")
+    return files[0]
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, "pt") as opened:
+                return list(opened.keys())
+        return list(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+    except Exception:  # a damaged file is told when it is read
+        return []
+
+
+def read_inflated(path: str, dtype: torch.dtype) -> tuple[UNet2DConditionModel, dict[str, Tensor]]:
+    """The image U-Net of an inflated one, and its temporal tensors under our names.
+
+    Raises BadRequest where the folder has no weights, or names and shapes do not fit; all are named.
+    """
+    from diffusers import UNet2DConditionModel
+
+    folder = loading.located(path) / "unet"
+    config = json.loads((folder / "config.json").read_text())
+    tensors, _ = read_tensors(_weights(folder))
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(as_2d(config))
+    image = {name: tensor.to(dtype) for name, tensor in tensors.items() if "_temp." not in name}
+    loading.check_layout(unet, {name: list(tensor.shape) for name, tensor in image.items()}, str(folder))
+    unet.load_state_dict(image, assign=True)
+    return unet.eval(), from_published({name: tensor for name, tensor in tensors.items() if "_temp." in name})
+
+
+def as_2d(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An inflated network's configuration as the image model's: whatever was called 3D is 2D."""
+
+    def flat(value: Any) -> Any:
+        if isinstance(value, list):
+            return [flat(item) for item in value]
+        return value.replace("3D", "2D") if isinstance(value, str) else value
+
+    return {key: flat(value) for key, value in config.items() if key != "_class_name"}
+
+
+def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under our names; those that are ours already stay."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("denoiser.")
+        for part in ("norm_temp.", "attn_temp."):
+            if part in name and f"{TEMPORAL}.{part}" not in name:
+                name = name.replace(part, f"{TEMPORAL}.{part}")
+        renamed[name] = tensor
+    return renamed
+
+
+def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the inflated network under the published names."""
+    return {name.replace(f".{TEMPORAL}.", "."): tensor for name, tensor in tensors.items()}

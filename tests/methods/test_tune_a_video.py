@@ -1,0 +1,255 @@
+"""Tune-A-Video: what the inflated model is at its start, what trains, and what a tuned run leaves and brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from vidgen_tune_a_video.inflated import st_attention
+from vidgen_tune_a_video.st_attention import _concatenated, _materialised, _merged
+
+import vidgen_core as vg
+from vidgen_core.api import train
+from vidgen_core.attention import BACKENDS
+from vidgen_core.conditioning import Condition, PerFrameText
+from vidgen_core.errors import BadRequest
+from vidgen_core.models import tiny
+from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
+from vidgen_core.video_writer import VideoWriter
+
+T = torch.tensor(500)
+
+
+@contextmanager
+def inflated(backbone: ImageBackbone) -> Iterator[None]:
+    with backbone.attention_installed("sdpa"), st_attention(backbone, seed=0):
+        yield
+
+
+def predicted(backbone: ImageBackbone, latents: torch.Tensor, t: torch.Tensor = T) -> torch.Tensor:
+    texts = backbone.encode_text(["a circle"]).detach()
+    text = PerFrameText(texts, torch.zeros(len(latents), latents.shape[2], dtype=torch.long))
+    return backbone.predict(latents, t, backbone.prepare(Condition(text=text), ["cond"]))
+
+
+def noise(frames: int, batch: int = 1, size: int = 8) -> torch.Tensor:
+    return torch.randn(batch, 4, frames, size, size, generator=torch.Generator().manual_seed(frames))
+
+
+@torch.no_grad()
+def test_one_frame_is_the_image_model() -> None:
+    backbone, latents = tiny.build_image(), noise(1, batch=2)
+    with backbone.attention_installed("sdpa"):
+        expected = predicted(backbone, latents)
+    with inflated(backbone):
+        assert torch.allclose(predicted(backbone, latents), expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_equal_frames_are_each_the_image_model_and_different_ones_are_not() -> None:
+    backbone = tiny.build_image()
+    same, different = noise(1).expand(-1, -1, 3, -1, -1), noise(3)
+    with backbone.attention_installed("sdpa"):
+        images, others = predicted(backbone, same), predicted(backbone, different)
+    with inflated(backbone):
+        assert torch.allclose(predicted(backbone, same), images, atol=2e-6)
+        assert (predicted(backbone, different) - others).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_the_network_is_what_it_was_when_the_surgery_ends() -> None:
+    backbone, latents = tiny.build_image(), noise(3)
+    names = set(backbone.denoiser.state_dict())
+    with backbone.attention_installed("sdpa"):
+        before = predicted(backbone, latents)
+        with st_attention(backbone, seed=0):
+            assert {n for n in backbone.denoiser.state_dict()} - names  # something was added
+        assert set(backbone.denoiser.state_dict()) == names
+        assert torch.equal(predicted(backbone, latents), before)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_sparse_attention_is_exact_without_copies_values_and_gradients(frames: int, batch: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(batch, frames, 2, 9, 16, dtype=torch.float64).float().requires_grad_() for _ in range(3))
+    weight = torch.randn_like(q)
+    published = _materialised(BACKENDS["math"], q, k, v)
+    ways = [_concatenated] + ([_merged] if frames > 2 else [])
+    for way in ways:
+        found = way(BACKENDS["sdpa"], q, k, v)
+        assert torch.allclose(found, published, atol=1e-6)
+        pairs = zip(
+            torch.autograd.grad((found * weight).sum(), (q, k, v)),
+            torch.autograd.grad((published * weight).sum(), (q, k, v), retain_graph=True),
+            strict=True,
+        )
+        assert all(torch.allclose(ours, theirs, atol=2e-6) for ours, theirs in pairs)
+
+
+@torch.no_grad()
+def test_a_frame_reaches_itself_and_the_next_and_the_first_reaches_all() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 5, 2, 9, 16) for _ in range(3))
+
+    def reached(frame: int) -> list[int]:
+        out = _merged(BACKENDS["sdpa"], q, k, v)
+        changed = [x.clone() for x in (q, k, v)]
+        for x in changed:
+            x[:, frame] += 1
+        moved = (_merged(BACKENDS["sdpa"], *changed) - out).abs().amax(dim=(0, 2, 3, 4))
+        return (moved > 1e-5).nonzero().flatten().tolist()
+
+    assert reached(2) == [2, 3]
+    assert reached(0) == [0, 1, 2, 3, 4]
+
+
+def test_at_the_first_step_only_the_output_of_temporal_attention_learns() -> None:
+    backbone = tiny.build_image()
+    with inflated(backbone):
+        predicted(backbone, noise(3)).square().mean().backward()
+        gradients = {n: p.grad for n, p in backbone.denoiser.named_parameters() if ".attn_temp." in n}
+    assert gradients
+    for name, gradient in gradients.items():
+        learns = gradient is not None and bool(gradient.abs().max() > 0)
+        assert learns == (".to_out." in name), name
+
+
+def test_gradient_checkpointing_trains_every_block_just_the_same() -> None:
+    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
+        backbone = tiny.build_image()
+        with inflated(backbone):
+            backbone.requires_grad_(False)
+            trained = [p for n, p in backbone.denoiser.named_parameters() if ".attn1.to_q." in n or ".attn_temp." in n]
+            for parameter in trained:
+                torch.nn.init.normal_(parameter.requires_grad_(True), std=0.1)
+            if checkpointing:
+                with gradient_checkpointing(backbone.denoiser):
+                    predicted(backbone, noise(3)).square().mean().backward()
+            else:
+                predicted(backbone, noise(3)).square().mean().backward()
+            return {n: p.grad for n, p in backbone.denoiser.named_parameters() if p.requires_grad}
+
+    torch.manual_seed(1)
+    plain = gradients(False)
+    torch.manual_seed(1)
+    recomputed = gradients(True)
+    assert any(name.startswith("down_blocks") for name in plain)
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in recomputed.values())
+    assert all(torch.allclose(recomputed[name], plain[name], rtol=1e-4, atol=1e-9) for name in plain)
+
+
+# ------------------------------------------------------------------------------------------- a tuned run
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve frames of a bright square that moves."""
+    frames = torch.full((12, 64, 64, 3), 30, dtype=torch.uint8)
+    for i in range(12):
+        frames[i, 20:36, 2 + 4 * i : 18 + 4 * i] = torch.tensor([220, 60, 60], dtype=torch.uint8)
+    path = tmp_path_factory.mktemp("clip") / "square.mp4"
+    writer = VideoWriter(path, fps=8)
+    writer.write(frames.numpy())
+    writer.close()
+    return path
+
+
+def tune(folder: Path, clip: Path, *more: str, **values: Any) -> Path:
+    options = {"method": "tune_a_video", "model": "tiny_image", "num_frames": 4, "height": 64, "width": 64}
+    options |= {"trainer.max_steps": 2, "trainer.learning_rate": 1e-2, "trainer.workers": 0}
+    train(**{**options, "video": clip, "prompt": "a square", "output.dir": folder, **values})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    return tune(tmp_path_factory.mktemp("tuned") / "run", clip)
+
+
+def test_a_tuned_run_holds_only_what_changed(tuned: Path) -> None:
+    tensors = load_file(tuned / "methods" / "tune_a_video.safetensors")
+    blocks = 4  # one below, one in the middle, two above
+    assert len(tensors) == 7 * blocks
+    assert not (tuned / "model").exists()
+    parts = {name.split("transformer_blocks.0.")[1].removeprefix("temporal.") for name in tensors}
+    to = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")
+    assert parts == {"attn1.to_q.weight", "attn2.to_q.weight", *(f"attn_temp.{name}" for name in to)}
+
+
+def test_an_edit_brings_the_model_the_clip_and_the_sizes_of_the_tuning(tuned: Path, tmp_path: Path) -> None:
+    made = vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
+    assert made.frames.shape == (4, 64, 64, 3)
+    again = vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", seed=5, **{"output.dir": tmp_path / "b"})
+    assert (made.frames == again.frames).all()  # from inverted noise the seed plays no part
+    assert len(list((tuned / "inverted").glob("*.safetensors"))) == 1
+    other = vg.generate(method="tune_a_video", tuned=tuned, prompt="a dog", **{"output.dir": tmp_path / "c"})
+    assert (made.frames != other.frames).any()
+
+
+def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Path, tmp_path: Path) -> None:
+    straight = tune(tmp_path / "straight", clip, **{"trainer.max_steps": 4, "trainer.checkpoint_every": 2})
+    halved = tmp_path / "halved"
+    tune(halved, clip, **{"trainer.max_steps": 4, "trainer.checkpoint_every": 2})
+    for part in ("methods",):
+        for file in (halved / part).iterdir():
+            file.unlink()
+    import json
+    import shutil
+
+    shutil.rmtree(halved / "checkpoints" / "step_00000004")
+    (halved / "checkpoints" / "index.json").write_text(json.dumps({"last": "step_00000002"}))
+    tune(halved, clip, **{"trainer.max_steps": 4, "trainer.checkpoint_every": 2, "resume": True})
+    a, b = (load_file(run / "methods" / "tune_a_video.safetensors") for run in (straight, halved))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_scenes_of_an_edit(tuned: Path, tmp_path: Path) -> None:
+    both = ["tune_a_video", "talc"]
+    made = vg.generate(method=both, tuned=tuned, prompt=["a circle", "a dog"], **{"output.dir": tmp_path / "scenes"})
+    plain = vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "plain"})
+    assert made.frames.shape == plain.frames.shape
+    assert (made.frames[-1] != plain.frames[-1]).any()
+
+
+def refused(**values: Any) -> str:
+    with pytest.raises(BadRequest) as caught:
+        vg.generate(**values)
+    return str(caught.value)
+
+
+def test_what_cannot_be_is_refused_by_name(tuned: Path, clip: Path, tmp_path: Path) -> None:
+    edit = {"method": "tune_a_video", "prompt": "x", "output.dir": tmp_path / "none"}
+    assert "unet2d" in refused(**edit, model="modelscope")
+    assert "'tune_a_video' and 'depth' cannot be combined" in refused(**{**edit, "method": ["tune_a_video", "depth"]})
+    assert "tuned=" in refused(**edit, tuned=tmp_path / "nowhere")
+    assert "another model" in refused(**edit, tuned=other_base(tuned, tmp_path), model="moving_shapes_image")
+    assert "12" in refused(**edit, model="tiny_image", video=clip, num_frames=40, height=64, width=64)
+    assert "reads a latent channel" in refused(**edit, model="tiny_depth", num_frames=2, height=64, width=64)
+    message = refused(**edit, tuned=tuned, **{"tune_a_video.invert": "none", "num_frames": 13})
+    assert "square.mp4" in message and "12" in message
+    with pytest.raises(BadRequest, match="trains on one clip"):
+        train(method="tune_a_video", model="tiny_image", prompt="x", **{"output.dir": tmp_path / "t"})
+    assert not (tmp_path / "none").exists()
+
+
+def other_base(tuned: Path, tmp_path: Path) -> Path:
+    """The tuned weights, said to belong to some other model."""
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    save_file(load_file(tuned / "methods" / "tune_a_video.safetensors"), file, {"base": "0" * 16})
+    return file
+
+
+def test_truncated_weights_are_told(tuned: Path, tmp_path: Path) -> None:
+    whole = (tuned / "methods" / "tune_a_video.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    edit = {"method": "tune_a_video", "prompt": "x", "model": "tiny_image", "num_frames": 2, "height": 64, "width": 64}
+    assert "half.safetensors" in refused(**edit, tuned=tmp_path / "half.safetensors", **{"output.dir": tmp_path / "e"})

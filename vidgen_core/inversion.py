@@ -1,0 +1,102 @@
+"""DDIM inversion: from clean latents to the noise from which sampling leads back to them.
+
+The sampler's equation (arXiv 2010.02502, eq. 12) is walked in the other direction: the network sees latents at the
+level they have, with the timestep of the level they go to, as the sampler will see them on its way back, unguided.
+B videos, C channels, F frames, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core.conditioning import Branches, Condition, PerFrameText
+from vidgen_core.errors import BadRequest
+
+if TYPE_CHECKING:
+    from vidgen_core.run import Run
+
+
+def ddim_options(config: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's scheduler configuration as DDIM pairs with its own inversion.
+
+    Nothing is clipped, and on a grid of leading steps the last one is 1, not 0. Where the schedule ends in pure noise,
+    which holds nothing of a clip, the grid begins a step before it.
+    """
+    leading = config.get("timestep_spacing", "leading") == "leading" or bool(config.get("rescale_betas_zero_snr"))
+    grid = {"timestep_spacing": "leading", "steps_offset": config.get("steps_offset") or 1} if leading else {}
+    return {**config, "clip_sample": False, **grid}
+
+
+@torch.no_grad()
+def inversion(
+    run: Run, condition: Condition, latents: Tensor, steps: int, prompt: str = "", walked: int | None = None
+) -> Iterator[Tensor]:
+    """Yield the latents (B, C, F, h, w), float32, after each of the steps, the last at the level of noise.
+
+    Args:
+        steps: Of the whole way from clean to noise.
+        walked: How many of them are walked; None walks them all.
+
+        condition: Guides every call, except that its text is ``prompt``.
+        latents: Clean, scaled; fewer videos than the request has, where they are made of one clip.
+        prompt: Of all frames; published methods invert with the empty one.
+
+    Raises:
+        BadRequest: the scheduler's spacing has no inverse.
+    """
+    from diffusers import DDIMInverseScheduler
+
+    from vidgen_core.sampling import make_scheduler
+
+    forward = make_scheduler(run.backbone.scheduler_config, "DDIMScheduler", **_spacing(run))
+    scheduler = DDIMInverseScheduler.from_config(forward.config)
+    try:
+        scheduler.set_timesteps(steps, device=run.backbone.device)
+    except ValueError as error:
+        raise BadRequest(f"DDIM inversion is not possible: {' '.join(str(error).split())}") from error
+    inputs = run.backbone.prepare(_with_text(run, condition, prompt, latents), ("cond",))
+    # Single precision throughout: fifty rounded steps add up.
+    z = latents.to(run.backbone.device, torch.float32)
+    for t in scheduler.timesteps[:walked]:
+        prediction = run.backbone.predict(z, t, inputs).float()
+        z = scheduler.step(prediction, t, z, return_dict=False)[0]
+        yield z
+
+
+@torch.no_grad()
+def reconstruction(
+    run: Run, condition: Condition, noise: Tensor, steps: int, prompt: str = "", walked: int | None = None
+) -> Tensor:
+    """The latents to which unguided DDIM sampling leads back from inverted ones: it shows what the inversion lost."""
+    from vidgen_core.sampling import make_scheduler
+
+    scheduler = make_scheduler(run.backbone.scheduler_config, "DDIMScheduler", **_spacing(run))
+    scheduler.set_timesteps(steps, device=run.backbone.device)
+    inputs = run.backbone.prepare(_with_text(run, condition, prompt, noise), ("cond",))
+    z = noise.to(run.backbone.device, torch.float32)
+    for t in scheduler.timesteps[-(walked or steps) :]:
+        z = scheduler.step(run.backbone.predict(z, t, inputs).float(), t, z, return_dict=False)[0]
+    return z
+
+
+def _spacing(run: Run) -> dict[str, object]:
+    return {"timestep_spacing": (run.config.get("scheduler") or {}).get("timestep_spacing")}
+
+
+def _with_text(run: Run, condition: Condition, prompt: str, latents: Tensor) -> Condition:
+    # The videos of a batch edit one clip: it is inverted once, under the conditions of the first of them.
+    (row,) = run.texts.rows([prompt])
+    assert run.texts.embeds is not None
+
+    def first(value: Any) -> Any:
+        if isinstance(value, Branches):
+            return Branches(first(value.cond), first(value.uncond))
+        return value[: len(latents)] if isinstance(value, Tensor) else value
+
+    index = torch.full((len(latents), latents.shape[2]), row)
+    text = PerFrameText(run.texts.embeds, index)
+    return Condition({**{name: first(value) for name, value in condition.items()}, "text": text})

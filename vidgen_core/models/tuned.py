@@ -1,0 +1,100 @@
+"""What a training left of a method, ``methods/<name>.safetensors``, put into a model and taken out again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vidgen_core.errors import BadRequest
+
+if TYPE_CHECKING:
+    from vidgen_core.models.backbone import Backbone
+
+BASE = "base"
+"""Key of the file's metadata: which model the tensors belong to."""
+
+
+def base_of(backbone: Backbone) -> str:
+    """A short name of the denoiser's loaded weights, the same wherever they lie; empty where none were loaded."""
+    files = sorted(digest for name, digest in backbone.weights.items() if name.startswith("unet/"))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16] if files else ""
+
+
+def tuned_file(tuned: str, method: str) -> Path:
+    """The file of a method in a finished training's folder, or the file that was named itself.
+
+    Raises BadRequest where it is not there.
+    """
+    path = Path(tuned).expanduser()
+    if path.is_file():
+        return path
+    file = path / "methods" / f"{method}.safetensors"
+    if not file.is_file():
+        others = sorted(f.stem for f in (path / "methods").glob("*.safetensors"))
+        what = f"it was tuned with {' and '.join(others)}" if others else "no training was finished there"
+        raise BadRequest(f"tuned={tuned} holds nothing that '{method}' learnt: {what}.")
+    return file
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a ``.safetensors``, ``.bin`` or ``.pth`` file, on the CPU, and the model they belong to, or "".
+
+    Raises BadRequest for one that is damaged, or a pickle that would run code.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, "pt") as opened:
+                metadata = opened.metadata() or {}
+                return {key: opened.get_tensor(key) for key in opened.keys()}, metadata.get(BASE, "")  # noqa: SIM118
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # SafetensorError, UnpicklingError, OSError, EOFError: all are files
+        raise BadRequest(
+            f"'{file}' cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}). It is damaged, "
+            "or a pickle that would run code."
+        ) from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise BadRequest(f"'{file}' holds no weights: a dictionary of names and tensors was expected.")
+    return dict(found), ""
+
+
+def check_base(base: str, backbone: Backbone, file: Path) -> None:
+    """Raise BadRequest where tensors were learnt on the weights of another model."""
+    if base and base_of(backbone) and base != base_of(backbone):
+        raise BadRequest(
+            f"'{file}' was tuned on another model than the one that was loaded. Give the model of the tuning: model=, "
+            "model.path=."
+        )
+
+
+@contextmanager
+def replaced(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Iterator[None]:
+    """Parameters of the network with other values inside the context; afterwards they are what they were.
+
+    Raises BadRequest for names that the network does not have, or other shapes.
+    """
+    own = dict(network.named_parameters())
+    wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+    if wrong:
+        raise BadRequest(
+            f"'{source}' does not fit the model: {len(wrong)} of {len(tensors)} tensors are unknown or of another "
+            f"shape, first '{wrong[0]}'."
+        )
+    before = {name: own[name].detach().clone() for name in tensors}
+    try:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                own[name].copy_(tensor)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in before.items():
+                own[name].copy_(tensor)
