@@ -88,7 +88,8 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
     _take_method_path(config, given)
-    config |= {key: tuned[key] for key in ("video", "prompt") if tuned and config[key] is None and key not in given}
+    taken = ("video",) if config["prompts_file"] else ("video", "prompt")
+    config |= {key: tuned[key] for key in taken if tuned and config[key] is None and key not in given}
     if "trainer" in config:
         _take_trainer_defaults(config, given, documented)
     _check_families(config, methods, catalog)

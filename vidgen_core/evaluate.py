@@ -1,6 +1,6 @@
 """`vidgen evaluate`, from beginning to end.
 
-The videos are made, row by row (``evaluation/comparison.py``), or found in a folder (``evaluation/folder.py``); every
+The videos are made, row by row (``evaluation/comparison.py``, ``evaluation/edits.py``), or found in a folder (``evaluation/folder.py``); every
 metric scores every video; means, intervals and paired differences go into a table, ``results.json``, a plot and one
 page that shows the videos side by side. Whatever is finished is never made again.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from vidgen_core import provenance
 from vidgen_core.errors import VidgenError
-from vidgen_core.evaluation import comparison
+from vidgen_core.evaluation import comparison, edits
 from vidgen_core.evaluation.config import Evaluation
 from vidgen_core.evaluation.folder import find_videos
 from vidgen_core.evaluation.page import write_page
@@ -66,7 +66,9 @@ def scored(made: comparison.Made, metrics: Mapping[str, Metric]) -> Scored:
                 raise VidgenError(f"The metrics give the score '{score}' twice; the second is '{name}'. Choose one.")
             scores[score] = value
     seen = made.footage
-    return Scored(made.row, made.story, made.seed, seen.path, seen.captions, seen.spans, with_means(scores))
+    return Scored(
+        made.row, made.story, made.seed, seen.path, seen.captions, seen.spans, with_means(scores), seen.source
+    )
 
 
 def write(results: Results, folder: Path, page_videos: int) -> list[Path]:
@@ -81,7 +83,10 @@ def write(results: Results, folder: Path, page_videos: int) -> list[Path]:
 
 
 def _compared(evaluation: Evaluation, folder: Path) -> Iterator[comparison.Made]:
-    return comparison.make(evaluation, comparison.read_stories(evaluation), folder)
+    if "clips" in evaluation.config:
+        return edits.make(evaluation, folder)
+    parts = comparison.parts_of(evaluation, comparison.read_stories(evaluation), folder)
+    return comparison.make(evaluation, parts, folder)
 
 
 def _about(evaluation: Evaluation) -> dict[str, Any]:

@@ -78,13 +78,19 @@ def read_inflated(path: str, dtype: torch.dtype) -> tuple[UNet2DConditionModel, 
 
 def as_2d(config: Mapping[str, Any]) -> dict[str, Any]:
     """An inflated network's configuration as the image model's: whatever was called 3D is 2D."""
+    return {key: _renamed(value, "3D", "2D") for key, value in config.items() if key != "_class_name"}
 
-    def flat(value: Any) -> Any:
-        if isinstance(value, list):
-            return [flat(item) for item in value]
-        return value.replace("3D", "2D") if isinstance(value, str) else value
 
-    return {key: flat(value) for key, value in config.items() if key != "_class_name"}
+def as_3d(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An image model's configuration as the published program writes that of the inflated network."""
+    renamed = {key: _renamed(value, "2D", "3D") for key, value in config.items()}
+    return {**renamed, "_class_name": "UNet3DConditionModel"}
+
+
+def _renamed(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, list):
+        return [_renamed(item, old, new) for item in value]
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

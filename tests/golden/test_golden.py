@@ -56,3 +56,37 @@ def test_modelscope_layout_loads_with_every_key_accounted_for() -> None:
             sample_size=32, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=1024, attention_head_dim=64
         )
     check_layout(unet, shapes, "modelscope_unet")
+
+
+STABLE_1 = {"cross_attention_dim": 768, "attention_head_dim": 8}
+STABLE_2 = {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}
+IMAGE_LAYOUTS = {
+    "sd15_unet2d": STABLE_1,
+    "sd2_depth_unet2d": {**STABLE_2, "in_channels": 5, "out_channels": 4},
+}
+INFLATED_LAYOUTS = {
+    "tune_a_video_sd14_unet": STABLE_1,
+    "depth_one_shot_sd2_depth_unet": {**STABLE_2, "in_channels": 5, "out_channels": 4},
+}
+
+
+@pytest.mark.parametrize("name", [*IMAGE_LAYOUTS, *INFLATED_LAYOUTS])
+def test_full_size_image_models_and_their_inflation_load_with_every_key_accounted_for(name: str) -> None:
+    from diffusers import UNet2DConditionModel
+    from vidgen_tune_a_video.inflated import st_attention
+    from vidgen_tune_a_video.published import to_published
+
+    from vidgen_core.models.loading import check_names
+    from vidgen_core.models.unet2d import ImageBackbone
+
+    shapes = layout(name)
+    if shapes is None:
+        pytest.skip(f"no layouts under {ROOT}")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, **{**IMAGE_LAYOUTS, **INFLATED_LAYOUTS}[name])
+        if name in IMAGE_LAYOUTS:
+            own = unet.state_dict()
+        else:
+            with st_attention(ImageBackbone(unet), seed=0):
+                own = to_published(unet.state_dict())
+    check_names({key: list(tensor.shape) for key, tensor in own.items()}, shapes, name)

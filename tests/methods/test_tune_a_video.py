@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from vidgen_tune_a_video.export import export
 from vidgen_tune_a_video.inflated import st_attention
 from vidgen_tune_a_video.st_attention import _concatenated, _materialised, _merged
 
@@ -208,6 +209,19 @@ def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Pat
     tune(halved, clip, **{"trainer.max_steps": 4, "trainer.checkpoint_every": 2, "resume": True})
     a, b = (load_file(run / "methods" / "tune_a_video.safetensors") for run in (straight, halved))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_exported_model_is_of_the_published_layout_and_edits_just_the_same(tmp_path: Path, clip: Path) -> None:
+    run = tune(tmp_path / "run", clip, model="moving_shapes_image")
+    folder = export(str(run), tmp_path / "published")
+    names = set(load_file(next((folder / "unet").glob("*.safetensors"))))
+    assert any(name.endswith("transformer_blocks.0.attn_temp.to_q.weight") for name in names)
+    assert not any(".temporal." in name for name in names)
+    edit = {"method": "tune_a_video", "prompt": "a blue square", "num_inference_steps": 2, "scheduler": "ddim"}
+    ours = vg.generate(**edit, tuned=run, **{"output.dir": tmp_path / "ours"})
+    sizes = {"video": clip, "num_frames": 4, "height": 64, "width": 64, "model": "moving_shapes_image"}
+    theirs = vg.generate(**edit, **sizes, **{"model.path": folder, "output.dir": tmp_path / "theirs"})
+    assert (ours.frames == theirs.frames).all()
 
 
 def test_scenes_of_an_edit(tuned: Path, tmp_path: Path) -> None:

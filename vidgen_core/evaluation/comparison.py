@@ -1,6 +1,6 @@
 """The videos of an experiment: every row makes every story, with the same noise, by the ordinary command.
 
-Stories of one length are denoised together. A part of them is a run with a folder of its own below ``videos/``, so a
+``make`` serves every kind of experiment; ``edits.py`` tells what edits of clips have of their own. Stories of one length are denoised together. A part of them is a run with a folder of its own below ``videos/``, so a
 command that was interrupted goes on where it was, and one with a larger ``n`` makes only the parts that are new.
 """
 
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from vidgen_core.instantiate import instantiate
 from vidgen_core.metrics.footage import Footage
 from vidgen_core.provenance import read_provenance
 from vidgen_core.run_folder import differences
+from vidgen_core.values import flatten
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -34,8 +35,8 @@ Stories = Mapping[str, tuple[str, ...]]
 PART = 24
 """Stories of one run: enough that loading the model does not count, few enough that little is made twice."""
 
-ELSEWHERE = ("prompts_file", "trainer_defaults")
-"""Keys of a run that do not change its videos: the evaluation's folder may have been moved, and nothing is trained."""
+ELSEWHERE = ("prompts_file", "video", "tuned", "trainer_defaults")
+"""Keys of a run that may differ: the evaluation's folder may have been moved, and a model's advice is taken or not."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Part:
     together: int  # stories that are denoised together
     stories: Stories
     folder: Path
+    source: Path | None = None  # the clip that the stories are edits of
 
     @property
     def scenes(self) -> int:
@@ -102,10 +104,7 @@ def parts_of(evaluation: Evaluation, stories: Stories, folder: Path) -> list[Par
 
 def command(part: Part, evaluation: Evaluation, folder: Path) -> Composed:
     """The run of a part. Raises BadRequest for a key that the user wrote and a row sets, as for any other mistake."""
-    ours = {argument.partition("=")[0] for argument in part.row.request}
-    for argument in evaluation.request:
-        if argument.partition("=")[0] in ours:
-            raise BadRequest(f"{argument}: the rows of this experiment set that key. `{part.row.name}` says otherwise.")
+    refuse_set(part.row.name, part.row.request, evaluation.request)
     prompts = folder / "prompts" / f"{part.folder.name}.json"
     if not prompts.is_file() or json.loads(prompts.read_text("utf-8")) != _plain(part.stories):
         prompts.parent.mkdir(parents=True, exist_ok=True)
@@ -127,20 +126,27 @@ def command(part: Part, evaluation: Evaluation, folder: Path) -> Composed:
     return compose([*part.row.request, *evaluation.request], values)
 
 
+def refuse_set(name: str, ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """Raise BadRequest for an argument of the user whose key a command of the experiment sets."""
+    keys = {argument.partition("=")[0] for argument in ours}
+    for argument in theirs:
+        if argument.partition("=")[0] in keys:
+            raise BadRequest(f"{argument}: the rows of this experiment set that key. `{name}` says otherwise.")
+
+
 def make(
-    evaluation: Evaluation, stories: Stories, folder: Path, tell: Callable[[str], None] | None = None
+    evaluation: Evaluation, parts: Sequence[Part], folder: Path, tell: Callable[[str], None] | None = None
 ) -> Iterator[Made]:
-    """Make what is missing, and hand out every video of the comparison.
+    """Make what is missing, and hand out every video of the parts.
 
     Raises:
         BadRequest: before anything is made, for what cannot be; VidgenError for a run that failed.
     """
     from vidgen_core import run
 
-    tell = tell or _print
-    parts = parts_of(evaluation, stories, folder)
+    tell = tell or say
     composed = {part.folder: command(part, evaluation, folder) for part in parts}
-    weights = {part.row.name: _weights(composed[part.folder]) for part in parts}
+    weights = {part.row.name: weights_of(composed[part.folder]) for part in parts}
     fresh = bool(evaluation.config["output"]["overwrite"])
     done = {p.folder for p in parts if _finished(p, composed[p.folder], weights[p.row.name], fresh)}
     if done:
@@ -152,27 +158,38 @@ def make(
             clock.label = part.row.label
             run.generate(composed[part.folder], {"clock": clock})
         for name, captions in part.stories.items():
-            yield Made(part.row.name, name, part.seed, footage(name, part.video(name), captions, evaluation))
-
-
-def footage(name: str, path: Path, captions: tuple[str, ...], evaluation: Evaluation) -> Footage:
-    """A video of an experiment, whose scenes all have ``scene_frames`` frames."""
-    length = int(evaluation.config["scene_frames"])
-    return Footage(name, path, captions, tuple(range(i * length, (i + 1) * length) for i in range(len(captions))))
+            # Every scene has ``scene_frames`` frames.
+            spans = tuple(range(i * length, (i + 1) * length) for i in range(len(captions)))
+            yield Made(part.row.name, name, part.seed, Footage(name, part.video(name), captions, spans, part.source))
 
 
 def _finished(part: Part, composed: Composed, weights: Mapping[str, str], fresh: bool) -> bool:
-    """Whether an earlier command made this very part.
+    """Whether an earlier command made this very part; raises BadRequest as ``begun`` does."""
+    if not begun(part.folder, composed, weights, fresh):
+        return False
+    return not (part.folder / "journal").is_dir() and all(part.video(name).is_file() for name in part.stories)
 
-    Raises BadRequest for one that was made otherwise, unless it may be made again: then it is cleared for that.
+
+def begun(
+    folder: Path, composed: Composed, weights: Mapping[str, str], fresh: bool, decisive: Sequence[str] = ()
+) -> bool:
+    """Whether an earlier command began this very run.
+
+    Args:
+        fresh: One of other settings or weights may be made again.
+        decisive: Keys that must be the same although a run may be resumed with others.
+
+    Raises BadRequest for one of other settings or weights, unless it may be made again: then it is cleared for that.
     """
-    file = part.folder / "run.yaml"
+    file = folder / "run.yaml"
     if not file.is_file():
         return False
     record = read_provenance(file)
     changed = [
         key for key in differences(record["config"], composed.config) if not set(key.split(".")) & set(ELSEWHERE)
     ]
+    before, now = flatten(record["config"]), flatten(composed.config)
+    changed += [key for key in decisive if before.get(key) != now.get(key)]
     if record.get("weights") and dict(record["weights"]) != dict(weights) and weights:
         changed.append("weights")
     if changed:
@@ -182,13 +199,13 @@ def _finished(part: Part, composed: Composed, weights: Mapping[str, str], fresh:
             composed.config["output"]["overwrite"] = True
             return False
         raise BadRequest(
-            f"The videos in '{part.folder}' were made with other {', '.join(changed)}. Give another output.dir, or "
+            f"The files in '{folder}' were made with other {', '.join(changed)}. Give another output.dir, or "
             "output.overwrite=true to make again what differs."
         )
-    return not (part.folder / "journal").is_dir() and all(part.video(name).is_file() for name in part.stories)
+    return True
 
 
-def _weights(composed: Composed) -> dict[str, str]:
+def weights_of(composed: Composed) -> dict[str, str]:
     """The hashes of a row's weights; a missing model is told here, before any other row is made."""
     path = composed.config["model"].get("path")
     if not path:
@@ -223,5 +240,6 @@ class _Clock:
             self._tell(f"{self.label}: {self._made} of {self._frames} frames made, {left} left")
 
 
-def _print(line: str) -> None:
+def say(line: str) -> None:
+    """Tell the user how far it is."""
     print(line, file=sys.stderr, flush=True)

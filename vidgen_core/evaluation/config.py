@@ -37,6 +37,10 @@ SET_BY_THE_EVALUATION = {
 """Keys of a request that an experiment sets by itself, and what to write instead."""
 
 
+DRAWN = ("rows", "stories", "clips", "tunings")
+"""Keys of an experiment that are taken whole: what is compared, and on what."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table: a name, what it is called, and the command that makes its videos."""
@@ -185,7 +189,7 @@ def _tree(content: Mapping[str, Any], metrics: Sequence[str], judge: str, packag
     tree = compose_groups([f"metric=[{','.join(metrics)}]", f"judge={judge}"], packages, "evaluate")
     OmegaConf.set_struct(tree, False)
     for name, value in content.items():
-        OmegaConf.update(tree, name, value, merge=name not in ("rows", "stories"), force_add=True)
+        OmegaConf.update(tree, name, value, merge=name not in DRAWN, force_add=True)
     if "judge" not in tree or tree.judge is None:
         OmegaConf.update(tree, "judge", {}, force_add=True)
     return tree

@@ -85,7 +85,7 @@ def write_page(results: Results, path: Path, plot: Path, most: int) -> Path:
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{_text(results.title)}</title><style>{STYLE}</style>",
         f"<h1>{_text(results.title)}</h1>",
-        f"<p class='faint'>{len(stories)} stories; points with 95 % intervals.</p>",
+        f"<p class='faint'>{results.extent}; points with 95 % intervals.</p>",
         _table(results, [(row, label, results.mean) for row, label in results.rows.items()]),
     ]
     others = results.others()
@@ -93,7 +93,7 @@ def write_page(results: Results, path: Path, plot: Path, most: int) -> Path:
         parts.append(f"<h2>{_text(results.rows[results.reference])} minus the others</h2>")
         parts.append(_table(results, [(row, results.rows[row], results.difference) for row in others], "+"))
     parts.append(f"<h2>Means and intervals</h2><img class='plot' alt='plot' src='{_data(plot, 'image/png')}'>")
-    parts.append(f"<h2>Stories <button id='toggle'>Pause</button></h2><p class='faint'>{left.strip()}</p>")
+    parts.append(f"<h2>Videos <button id='toggle'>Pause</button></h2><p class='faint'>{left.strip()}</p>")
     seeds = len({seed for _, seed in stories}) > 1
     for story, seed in shown:
         videos = [video for video in results.videos if (video.story, video.seed) == (story, seed)]
@@ -123,10 +123,20 @@ def _story(results: Results, videos: list[Scored], title: str) -> str:
     first = videos[0]
     lines = "".join(f"<li>{_text(caption)}</li>" for caption in first.captions)
     stops = json.dumps([span.stop for span in first.spans])
-    figures = "".join(_figure(results, video) for video in videos)
+    figures = _source(first.source) + "".join(_figure(results, video) for video in videos)
     return (
         f"<section class='story' data-stops='{stops}'><h3>{_text(title)}</h3><ol>{lines}</ol>"
         f"<div class='videos'>{figures}</div></section>"
+    )
+
+
+def _source(path: Path | None) -> str:
+    """The clip that the videos are edits of; empty where there is none."""
+    if path is None:
+        return ""
+    return (
+        f"<figure><video muted playsinline data-src='{_data(path, 'video/mp4')}'></video>"
+        "<figcaption>Source</figcaption></figure>"
     )
 
 

@@ -25,6 +25,12 @@ class Scored:
     captions: tuple[str, ...]
     spans: tuple[range, ...]
     scores: Scores
+    source: Path | None = None
+
+    @property
+    def unit(self) -> str:
+        """What counts as one in means and intervals: a story, or a clip with all its edits."""
+        return self.source.stem if self.source else self.story
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,28 @@ class Results:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def mean(self, row: str, column: str) -> Interval | None:
-        """Over stories; None where no video has the score."""
+        """Over units; None where no video has the score."""
         return interval(list(self._by_story(row, column).values()))
 
     def difference(self, row: str, column: str) -> Interval | None:
-        """The reference row minus another, story by story."""
+        """The reference row minus another, unit by unit."""
         return paired(self._by_story(self.reference, column), self._by_story(row, column))
 
     def others(self) -> list[str]:
         """The rows that the reference is compared with."""
         return [row for row in self.rows if self.reference in self.rows and row != self.reference]
+
+    @property
+    def unit(self) -> str:
+        """What one unit is called."""
+        return "clip" if any(video.source for video in self.videos) else "story"
+
+    @property
+    def extent(self) -> str:
+        """How many stories, or edits of how many clips."""
+        stories = len({video.story for video in self.videos})
+        units = len({video.unit for video in self.videos})
+        return f"{stories} edits of {units} clips" if self.unit == "clip" else f"{stories} stories"
 
     def missing(self, column: str) -> int:
         """Videos that were to have a score and have none."""
@@ -72,7 +90,7 @@ class Results:
 
     def _by_story(self, row: str, column: str) -> dict[str, float]:
         mine = [video for video in self.videos if video.row == row]
-        return by_story([video.scores for video in mine], [video.story for video in mine], column)
+        return by_story([video.scores for video in mine], [video.unit for video in mine], column)
 
     def record(self, folder: Path) -> dict[str, Any]:
         """Plain data: all means, differences and scores, with paths relative to a folder."""

@@ -10,10 +10,9 @@ from vidgen_core.evaluation.statistics import Interval
 
 def table(results: Results) -> str:
     """The whole table, differences and what is missing included, without a newline at its end."""
-    stories = len({video.story for video in results.videos})
     seeds = len({video.seed for video in results.videos})
     several = f", {seeds} seeds each" if seeds > 1 else ""
-    lines = [f"{results.title}: {stories} stories{several}; points with 95 % intervals", ""]
+    lines = [f"{results.title}: {results.extent}{several}; points with 95 % intervals", ""]
     heading = ["", *map(title_of, results.columns)]
     lines += _aligned(
         [heading]
@@ -24,7 +23,7 @@ def table(results: Results) -> str:
     )
     others = results.others()
     if others:
-        lines += ["", f"{results.rows[results.reference]} minus the others, story by story"]
+        lines += ["", f"{results.rows[results.reference]} minus the others, {results.unit} by {results.unit}"]
         lines += _aligned(
             [heading]
             + [

@@ -23,12 +23,14 @@ class Footage:
         path: The video file.
         captions: One per scene.
         spans: The frames of each scene, one after the other.
+        source: The clip that the video is an edit of, where the experiment knows it.
     """
 
     name: str
     path: Path
     captions: tuple[str, ...]
     spans: tuple[range, ...]
+    source: Path | None = None
 
     @cached_property
     def frames(self) -> np.ndarray:

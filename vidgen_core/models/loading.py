@@ -143,7 +143,11 @@ def with_prefix_of(cls: Any, state: Mapping[str, torch.Tensor], prefix: str = "t
 
 def check_layout(model: torch.nn.Module, shapes: Mapping[str, Any], name: str) -> None:
     """Raise BadRequest, naming every key, unless a checkpoint's names and shapes are exactly the model's."""
-    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    check_names({key: list(tensor.shape) for key, tensor in model.state_dict().items()}, shapes, name)
+
+
+def check_names(own: Mapping[str, Any], shapes: Mapping[str, Any], name: str) -> None:
+    """As ``check_layout``, for the names and shapes of a model that is stored under other names than its own."""
     _account(
         name,
         {

@@ -1,0 +1,59 @@
+"""python -m vidgen_tune_a_video.export TUNED FOLDER    Write a tuned model whole, in the published program's layout.
+
+The folder is what that program's ``save_pretrained`` leaves, and ``model.path=`` takes it as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from vidgen_core.config import compose
+from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.placement import DTYPES
+from vidgen_core.run import Run, batches_of, opened
+from vidgen_tune_a_video.published import as_3d, to_published
+
+
+def export(tuned: str, folder: Path, method: str = "tune_a_video", dtype: str = "fp32") -> Path:
+    """The model of a tuned run with what was tuned, as a pipeline folder; returns it.
+
+    Raises BadRequest where the folder is there already, or ``tuned`` is no tuned run.
+    """
+    if folder.exists():
+        raise BadRequest(f"'{folder}' is there already. Choose another folder.")
+    composed = compose([], {"method": method, "tuned": tuned})
+    ((request, moments),) = list(batches_of(composed))
+    run = Run(request, composed.config, moments)
+    with opened(run):
+        run.backbone.save(folder, DTYPES[dtype])
+    unet = folder / "unet"
+    weights = next(unet.glob("*.safetensors"))
+    save_file(to_published(load_file(weights)), weights, {"format": "pt"})
+    config = json.loads((unet / "config.json").read_text())
+    (unet / "config.json").write_text(json.dumps(as_3d(config), indent=2, sort_keys=True) + "\n")
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tuned", help="folder of a tuned run")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument("--method", default="tune_a_video", help="depth for a run of method=depth")
+    parser.add_argument("--dtype", default="fp32", choices=[*DTYPES])
+    options = parser.parse_args(arguments)
+    try:
+        print(export(options.tuned, options.folder, options.method, options.dtype))
+    except VidgenError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, BadRequest) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
