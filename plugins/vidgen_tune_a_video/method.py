@@ -102,6 +102,8 @@ class TuneAVideo:
         """The one clip, again and again."""
         if run.request.video is None:
             raise BadRequest(f"method={self.name} trains on one clip. Name it: video=clip.mp4 prompt='what it shows'.")
+        if not {"prompt", "prompts_file"} & set(run.config["given"]):
+            raise BadRequest(f"method={self.name} learns a clip under its caption. Say what it shows: prompt='...'.")
         run.request.validate(size_multiple=1)
         clip = self.clip(run.request)
         clip.check()
