@@ -1,8 +1,8 @@
 """`vidgen evaluate`, from beginning to end.
 
-The videos are made, row by row (``evaluation/comparison.py``, ``evaluation/edits.py``), or found in a folder (``evaluation/folder.py``); every
-metric scores every video; means, intervals and paired differences go into a table, ``results.json``, a plot and one
-page that shows the videos side by side. Whatever is finished is never made again.
+The videos are made, row by row (``evaluation/comparison.py``, ``evaluation/edits.py``), or found in a folder
+(``evaluation/folder.py``); every metric scores every video; means, intervals and paired differences go into a table,
+``results.json``, a plot and one page that shows the videos side by side. Whatever is finished is never made again.
 """
 
 from __future__ import annotations

@@ -187,6 +187,7 @@ class EditOracle:
 
     Args:
         source: The source clip, or a folder of them; an edit's name is that of its source, or begins with it and ``_``.
+            None where the footage names its own, as that of an experiment does.
         objects: In the source clips and their edits; two adds the column ``occlusion_order``.
         tolerance: Pixels of motion error up to which the motion counts as kept.
     """
@@ -194,26 +195,25 @@ class EditOracle:
     def __init__(self, source: str | None, objects: int = 1, tolerance: float = 3.0) -> None:
         from vidgen_core.models.loading import located
 
-        if not source:
-            raise BadRequest(
-                "metric=edit_oracle compares with source clips: metrics.edit_oracle.source=<clip or folder>."
-            )
         self.columns = ("edited", "kept", "motion_kept", "success", *(("occlusion_order",) if objects == 2 else ()))
-        self._source, self._objects, self._tolerance = located(source), objects, tolerance
+        self._source, self._objects, self._tolerance = located(source) if source else None, objects, tolerance
         self._read = cache(self._read_source)
 
     def score(self, footage: Footage) -> dict[str, float | None]:
         """The scores, and ``motion_error`` in pixels, which is no column."""
         if len(footage.captions) != 1:
             raise BadRequest(f"'{footage.name}' has {len(footage.captions)} captions; an edit has one.")
-        found = score_edit(
-            self._read(self._clip_of(footage.name)), footage.captions[0], footage.frames, self._tolerance
-        )
+        source = self._read(footage.source or self._clip_of(footage.name))
+        found = score_edit(source, footage.captions[0], footage.frames, self._tolerance)
         return {name: value for name, value in found.items() if name in (*self.columns, "motion_error")}
 
     def _clip_of(self, name: str) -> Path:
         from vidgen_core.evaluation.folder import video_files
 
+        if self._source is None:
+            raise BadRequest(
+                "metric=edit_oracle compares with source clips: metrics.edit_oracle.source=<clip or folder>."
+            )
         if not self._source.is_dir():
             return self._source
         clips = video_files(self._source)

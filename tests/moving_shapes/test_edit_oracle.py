@@ -159,6 +159,12 @@ def test_the_metric_finds_the_source_of_an_edit_by_its_name(tmp_path: Path) -> N
     assert (one["edited"], one["success"]) == (None, 1)
 
 
+def test_footage_that_names_its_source_needs_no_other(tmp_path: Path) -> None:
+    sources = write_cases([CASE], tmp_path / "sources").parent
+    edit = replace(footage(tmp_path, "dog", CASE.scene, CASE.caption), source=sources / f"{CASE.name}.mp4")
+    assert EditOracle(None).score(edit)["success"] == 1
+
+
 def test_the_metric_of_two_objects_has_their_order_as_a_column(tmp_path: Path) -> None:
     sources = write_cases([CROSSING], tmp_path / "sources").parent
     metric = EditOracle(str(sources), objects=2)
@@ -169,8 +175,9 @@ def test_the_metric_of_two_objects_has_their_order_as_a_column(tmp_path: Path) -
 
 
 def test_the_metric_needs_a_source_and_one_caption(tmp_path: Path) -> None:
+    stray = footage(tmp_path, "dog", CASE.scene, CASE.caption)
     with pytest.raises(BadRequest, match="metrics.edit_oracle.source="):
-        EditOracle(None)
+        EditOracle(None).score(stray)
     story = replace(footage(tmp_path, CASE.name, CASE.scene, CASE.caption), captions=("a", "b"))
     with pytest.raises(BadRequest, match="has 2 captions; an edit has one"):
         EditOracle(str(tmp_path)).score(story)

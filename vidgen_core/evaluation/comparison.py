@@ -1,7 +1,8 @@
 """The videos of an experiment: every row makes every story, with the same noise, by the ordinary command.
 
-``make`` serves every kind of experiment; ``edits.py`` tells what edits of clips have of their own. Stories of one length are denoised together. A part of them is a run with a folder of its own below ``videos/``, so a
+Stories of one length are denoised together. A part of them is a run with a folder of its own below ``videos/``, so a
 command that was interrupted goes on where it was, and one with a larger ``n`` makes only the parts that are new.
+``edits.py`` has other parts, and tunes before it makes them.
 """
 
 from __future__ import annotations

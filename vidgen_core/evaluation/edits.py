@@ -66,6 +66,7 @@ def make(evaluation: Evaluation, folder: Path, tell: Callable[[str], None] = say
     clips = read_clips(evaluation, folder)
     rows = replace(evaluation, request=_sent(evaluation.request, lambda key: key not in TRAINING))
     for row in rows.rows:  # mistakes are told before the first tuning: composed without what is not yet there
+        refuse_set(row.name, row.request, rows.request)
         compose([argument for argument in row.request if not argument.startswith("tuned=")] + list(rows.request))
     tune(evaluation, tunings_of(evaluation, clips, folder), folder, tell)
     return comparison.make(rows, parts_of(rows, clips, folder), folder, tell)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vidgen_core.evaluation.results import Results, Scored, title_of
 from vidgen_core.evaluation.statistics import Interval
 from vidgen_core.metrics.footage import TITLES
+from vidgen_core.video import VideoReader
+from vidgen_core.video_writer import VideoWriter, make_plain
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2a33; --faint: #6b7785; --line: #d9dee3; --paper: #fff; --card: #f6f8f9;
@@ -130,14 +134,19 @@ def _story(results: Results, videos: list[Scored], title: str) -> str:
     )
 
 
+@cache
 def _source(path: Path | None) -> str:
     """The clip that the videos are edits of; empty where there is none."""
     if path is None:
         return ""
-    return (
-        f"<figure><video muted playsinline data-src='{_data(path, 'video/mp4')}'></video>"
-        "<figcaption>Source</figcaption></figure>"
-    )
+    clip = VideoReader(path)
+    with TemporaryDirectory() as place:  # encoded anew: browsers play few of the formats that clips come in
+        writer = VideoWriter(Path(place) / "source.mp4", round(clip.fps) or 8)
+        writer.write(clip.frames(range(len(clip))))
+        writer.close()
+        make_plain(writer.path)
+        data = _data(writer.path, "video/mp4")
+    return f"<figure><video muted playsinline data-src='{data}'></video><figcaption>Source</figcaption></figure>"
 
 
 def _figure(results: Results, video: Scored) -> str:
