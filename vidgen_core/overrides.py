@@ -15,8 +15,8 @@ PATHS = (
     *("prompts_file", "image", "video", "tuned", "output.dir", "output.root", "model.path"),
     *("data.path", "data.validation", "data.root", "data.max_frames", "data.metadata", "trainer.cache_dir"),
 )
-TEXTS = ("data.caption",)
-"""Keys that take a text literally which is no list of scenes; it may be empty."""
+TEXT = "caption"
+"""The last part of keys that take a text literally which is no list of scenes; it may be empty."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,14 @@ def is_path(key: str) -> bool:
     return key in PATHS or key.startswith("weights.")
 
 
+def is_text(key: str) -> bool:
+    """Whether a key's value is one text, such as ``data.caption``."""
+    return key.rpartition(".")[2] == TEXT
+
+
 def is_literal(key: str) -> bool:
     """Whether a key's value is text as it stands: it never reaches Hydra's parser or OmegaConf's interpolation."""
-    return key in PROMPTS or key in TEXTS or is_path(key)
+    return key in PROMPTS or is_text(key) or is_path(key)
 
 
 def parse(argument: str) -> Override:
@@ -58,7 +63,7 @@ def parse(argument: str) -> Override:
         )
     if key in PROMPTS:
         return Override(key, _prompt(key, raw), raw)
-    if key in TEXTS:
+    if is_text(key):
         return Override(key, None if raw == "null" else raw, raw)
     if is_path(key):
         return Override(key, None if raw in ("", "null") else raw, raw)

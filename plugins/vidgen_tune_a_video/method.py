@@ -54,7 +54,7 @@ class TuneAVideo:
         stride: Frames of the video from one frame of the clip to the next.
         fit: ``stretch`` to height and width, or ``resize_center``, which keeps the aspect.
         invert: ``empty`` inverts without text, as published; ``prompt`` with the clip's caption; ``none`` not at all.
-        caption: The clip's caption for ``invert=prompt``; None takes the prompt of the tuning.
+        caption: The clip's own caption, where prompts are edits to look at; None takes the prompt of the tuning.
         inversion_steps: None takes as many as the sampling has.
         strength: Share of the way to noise from which an edit starts; 1 as published.
     """
@@ -86,9 +86,10 @@ class TuneAVideo:
         return request.replace(given=request.given | {"num_frames"})
 
     def clip(self, request: Request) -> OneClip:
-        """The clip of ``video=``, as many frames as are asked for."""
+        """The clip of ``video=``, as many frames as are asked for, under its caption or the first prompts."""
         assert request.video is not None
-        captions = request.videos[0].prompts if request.videos else ("",)
+        prompts = request.videos[0].prompts if request.videos else ("",)
+        captions = prompts if self.inverted.caption is None else (self.inverted.caption,)
         size = (request.height, request.width)
         return OneClip(
             request.video, captions, request.num_frames, size, self.start, self.stride, self.spread, self.fit
@@ -102,9 +103,10 @@ class TuneAVideo:
         """The one clip, again and again."""
         if run.request.video is None:
             raise BadRequest(f"method={self.name} trains on one clip. Name it: video=clip.mp4 prompt='what it shows'.")
-        if not {"prompt", "prompts_file"} & set(run.config["given"]):
+        if self.inverted.caption is None and "prompt" not in run.config["given"]:
             raise BadRequest(f"method={self.name} learns a clip under its caption. Say what it shows: prompt='...'.")
-        run.request.validate(size_multiple=1)
+        if self.inverted.caption is None:
+            run.request.validate(size_multiple=1)
         clip = self.clip(run.request)
         clip.check()
         return clip

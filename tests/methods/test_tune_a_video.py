@@ -213,6 +213,13 @@ def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Pat
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_tuning_under_the_clips_own_caption_shows_edits_as_it_goes(tmp_path: Path, clip: Path) -> None:
+    options = {"trainer.sample_every": 1, "trainer.max_steps": 1, "num_inference_steps": 2}
+    run = tune(tmp_path / "run", clip, prompt="a dog, red", **{"tune_a_video.caption": "a square, it's", **options})
+    assert len(list((run / "samples").glob("*.png"))) == 1
+    assert "a square, it's" in (run / "run.yaml").read_text()
+
+
 def test_an_exported_model_is_of_the_published_layout_and_edits_just_the_same(tmp_path: Path, clip: Path) -> None:
     run = tune(tmp_path / "run", clip, model="moving_shapes_image")
     folder = export(str(run), tmp_path / "published")
