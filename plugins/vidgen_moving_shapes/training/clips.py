@@ -30,9 +30,9 @@ MOST_CLIPS = 64
 
 @dataclass(frozen=True)
 class CaptionedClip:
-    """frames (F, CANVAS, CANVAS, 3) uint8, captions that each cover F / len(captions) frames, and `path` (F, 3):
-    x and y (in tens of pixels) and size (in threes) of the object, relative to their mean over the clip; `identity`
-    (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in -1..1."""
+    """frames (F, CANVAS, CANVAS, 3) uint8, captions that each cover F / len(captions) frames, `path` (F, 10), see
+    ``_path``, and `identity` (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in
+    -1..1."""
 
     frames: NDArray[np.uint8]
     captions: tuple[str, ...]
@@ -55,13 +55,14 @@ class CaptionedClip:
 class Clips:
     """Endless clips of training combinations: ``single`` scenes, or ``stories`` of two to four.
 
-    A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length.
+    A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length. Without
+    ``short`` there is no time at the beginning in which most are short.
     """
 
-    def __init__(self, scenes: str = "single") -> None:
+    def __init__(self, scenes: str = "single", short: bool = True) -> None:
         if scenes not in ("single", "stories"):
             raise BadRequest(f"data.scenes={scenes} is neither single nor stories.")
-        self.scenes = scenes
+        self.scenes, self.short = scenes, short
 
     cache = None
 
@@ -74,7 +75,8 @@ class Clips:
     def draw(self, draw: Draw) -> Batch:
         """The clips of one micro-batch."""
         rng = draw.rng(draw.numbers[0])
-        clips = (draw_stories if self.scenes == "stories" else draw_singles)(rng, draw.progress)
+        progress = draw.progress if self.short else 1.0
+        clips = (draw_stories if self.scenes == "stories" else draw_singles)(rng, progress)
         first = draw.numbers[0] * MOST_CLIPS
         return Batch([clip.sample(first + i) for i, clip in enumerate(clips)], draw)
 
@@ -112,11 +114,22 @@ def draw_stories(rng: np.random.Generator, progress: float) -> Sequence[Captione
 
 
 def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...]) -> CaptionedClip:
-    tracks = [scene.layers[0].track for scene in scenes]
-    track = np.concatenate([np.column_stack([track.centre / 10, track.size / 3]) for track in tracks])
+    tracks = [np.column_stack([s.layers[0].track.centre / 10, s.layers[0].track.size / 3]) for s in scenes]
     identity = np.concatenate([np.tile(_identity(scene), (len(scene.layers[0].track), 1)) for scene in scenes])
-    path = (track - track.mean(axis=0)).astype(np.float32)
-    return CaptionedClip(play(scenes), captions, path, identity.astype(np.float32))
+    return CaptionedClip(play(scenes), captions, _path(tracks).astype(np.float32), identity.astype(np.float32))
+
+
+def _path(tracks: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(F, 10) from x, y (in tens of pixels) and size (in threes) in each scene: the frame's place in its scene, -1..1;
+    how the scene changes them, their slope against the place; where they are, relative to the scene's mean, and to the
+    clip's."""
+    rows, mean = [], np.concatenate(tracks).mean(axis=0)
+    for track in tracks:
+        place = np.linspace(-1, 1, len(track))[:, None]
+        within = track - track.mean(axis=0)
+        change = np.broadcast_to(3 * (within * place).mean(axis=0), within.shape)
+        rows.append(np.hstack([place, change, within, track - mean]))
+    return np.concatenate(rows)
 
 
 def _identity(scene: Scene) -> NDArray[np.float64]:

@@ -67,15 +67,13 @@ class PathHeads(FrameHeads):
     """Where on its path the object is, known at pure noise only from the motion words and the place of the frame."""
 
     def __init__(self, unet: UNet3DConditionModel) -> None:
-        super().__init__(unet, 1 + 3 + 3)  # position of the frame in -1..1; change of the path; the path itself
+        super().__init__(unet, 1 + 3 + 3 + 3)  # place in the scene; change of the path; the path, in scene and clip
 
     reads = "path"
 
     def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
         """``position``, ``change`` and ``path``."""
-        position = torch.linspace(-1, 1, truth.shape[1]).to(truth)[None, :, None].expand_as(truth[..., :1])
-        change = (3 * truth * position).mean(dim=1, keepdim=True).expand_as(truth)  # the slope against the position
-        errors = self._misses(torch.cat([position, change, truth], dim=-1), captioned)
+        errors = self._misses(truth, captioned)
         return {"position": errors[0], "change": errors[1:4].mean(), "path": errors[4:].mean()}
 
 
