@@ -229,6 +229,7 @@ def test_an_exported_model_is_of_the_published_layout_and_edits_just_the_same(tm
     edit = {"method": "tune_a_video", "prompt": "a blue square", "num_inference_steps": 2, "scheduler": "ddim"}
     ours = vg.generate(**edit, tuned=run, **{"output.dir": tmp_path / "ours"})
     sizes = {"video": clip, "num_frames": 4, "height": 64, "width": 64, "model": "moving_shapes_image"}
+    sizes |= {"tune_a_video.caption": "a square"}
     theirs = vg.generate(**edit, **sizes, **{"model.path": folder, "output.dir": tmp_path / "theirs"})
     assert (ours.frames == theirs.frames).all()
 
