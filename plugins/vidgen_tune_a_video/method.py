@@ -34,13 +34,17 @@ TRAINED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
 """Parts of the names of the parameters that train (section 3.3 of the paper); the temporal norm stays as it is."""
 
 
+BROUGHT = ("invert", "strength")
+"""Options that a model may bring for edits, whatever the inflation; where nothing is edited they mean nothing."""
+
+
 def build(inflation: str = "st_attention", **options: Any) -> TuneAVideo | Inflation:
     """The object of the chosen inflation. Raises BadRequest for an option that it does not have, but another has."""
     kinds: dict[str, Any] = {"st_attention": TuneAVideo, **INFLATIONS}
     defaults = {key: p.default for kind in kinds.values() for key, p in signature(kind).parameters.items()}
     own = signature(kinds[inflation]).parameters
     for key, value in options.items():
-        if key not in own and value != defaults.get(key):
+        if key not in own and key not in BROUGHT and value != defaults.get(key):
             raise BadRequest(f"tune_a_video.{key}={value} is no option of inflation={inflation}. Leave it out.")
     made: TuneAVideo | Inflation = kinds[inflation](**{key: options[key] for key in options if key in own})
     return made

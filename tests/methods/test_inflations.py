@@ -21,7 +21,9 @@ from vidgen_tune_a_video.video_ldm import Mixed
 
 from vidgen_core import api
 from vidgen_core.conditioning import Condition, PerFrameText
+from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
+from vidgen_core.instantiate import instantiate
 from vidgen_core.models import tiny
 from vidgen_core.models.tuned import BASE
 from vidgen_core.models.unet2d import ImageBackbone
@@ -274,8 +276,10 @@ def test_a_video_diffusion_model_without_time_is_the_image_model_that_was_traine
 
 
 def test_what_cannot_be_is_refused_by_name() -> None:
-    with pytest.raises(BadRequest, match=r"tune_a_video.invert=prompt is no option of inflation=vdm"):
-        build("vdm", invert="prompt")
+    with pytest.raises(BadRequest, match=r"tune_a_video.stride=2 is no option of inflation=vdm"):
+        build("vdm", stride=2)
+    embedded = compose(["method=tune_a_video", "tune_a_video.inflation=vdm", "model=moving_shapes_image"])
+    assert instantiate(embedded.methods["tune_a_video"])  # whatever the model brings for edits
     with pytest.raises(BadRequest, match=r"tune_a_video.temporal=False is no option of inflation=st_attention"):
         build(temporal=False)
     with pytest.raises(BadRequest, match="edits none: data=folder"):
