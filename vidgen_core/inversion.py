@@ -7,6 +7,7 @@ B videos, C channels, F frames, h w latent cells.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,60 +32,62 @@ def ddim_options(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "clip_sample": False, **grid}
 
 
-@torch.no_grad()
 def inversion(
     run: Run, condition: Condition, latents: Tensor, steps: int, prompt: str = "", walked: int | None = None
 ) -> Iterator[Tensor]:
     """Yield the latents (B, C, F, h, w), float32, after each of the steps, the last at the level of noise.
 
     Args:
-        steps: Of the whole way from clean to noise.
-        walked: How many of them are walked; None walks them all.
-
         condition: Guides every call, except that its text is ``prompt``.
         latents: Clean, scaled; fewer videos than the request has, where they are made of one clip.
+        steps: Of the whole way from clean to noise, at least 1.
         prompt: Of all frames; published methods invert with the empty one.
+        walked: How many of the steps are walked, at least 1; None walks them all.
 
     Raises:
         BadRequest: the scheduler's spacing has no inverse.
     """
     from diffusers import DDIMInverseScheduler
 
-    from vidgen_core.sampling import make_scheduler
-
-    forward = make_scheduler(run.backbone.scheduler_config, "DDIMScheduler", **_spacing(run))
-    scheduler = DDIMInverseScheduler.from_config(forward.config)
+    scheduler = DDIMInverseScheduler.from_config(_sampler(run).config)
     try:
         scheduler.set_timesteps(steps, device=run.backbone.device)
     except ValueError as error:
         raise BadRequest(f"DDIM inversion is not possible: {' '.join(str(error).split())}") from error
-    inputs = run.backbone.prepare(_with_text(run, condition, prompt, latents), ("cond",))
-    # Single precision throughout: fifty rounded steps add up.
-    z = latents.to(run.backbone.device, torch.float32)
-    for t in scheduler.timesteps[:walked]:
-        prediction = run.backbone.predict(z, t, inputs).float()
-        z = scheduler.step(prediction, t, z, return_dict=False)[0]
-        yield z
+    return _unguided(run, condition, latents, prompt, scheduler, scheduler.timesteps[:walked])
 
 
-@torch.no_grad()
 def reconstruction(
     run: Run, condition: Condition, noise: Tensor, steps: int, prompt: str = "", walked: int | None = None
 ) -> Tensor:
-    """The latents to which unguided DDIM sampling leads back from inverted ones: it shows what the inversion lost."""
+    """The latents (B, C, F, h, w), float32, to which unguided DDIM sampling leads back: what the inversion lost.
+
+    Arguments are those of ``inversion``; ``noise`` is what it yielded last.
+    """
+    scheduler = _sampler(run)
+    scheduler.set_timesteps(steps, device=run.backbone.device)
+    left_out = 0 if walked is None else steps - walked
+    return deque(_unguided(run, condition, noise, prompt, scheduler, scheduler.timesteps[left_out:]), maxlen=1).pop()
+
+
+def _sampler(run: Run) -> Any:
+    # The edit's own grid of timesteps: noise of another would begin at other levels than the sampling.
     from vidgen_core.sampling import make_scheduler
 
-    scheduler = make_scheduler(run.backbone.scheduler_config, "DDIMScheduler", **_spacing(run))
-    scheduler.set_timesteps(steps, device=run.backbone.device)
-    inputs = run.backbone.prepare(_with_text(run, condition, prompt, noise), ("cond",))
-    z = noise.to(run.backbone.device, torch.float32)
-    for t in scheduler.timesteps[-(walked or steps) :]:
+    spacing = (run.config.get("scheduler") or {}).get("timestep_spacing")
+    return make_scheduler(run.backbone.scheduler_config, "DDIMScheduler", timestep_spacing=spacing)
+
+
+@torch.no_grad()
+def _unguided(
+    run: Run, condition: Condition, latents: Tensor, prompt: str, scheduler: Any, timesteps: Tensor
+) -> Iterator[Tensor]:
+    inputs = run.backbone.prepare(_with_text(run, condition, prompt, latents), ("cond",))
+    # Single precision throughout: fifty rounded steps add up.
+    z = latents.to(run.backbone.device, torch.float32)
+    for t in timesteps:
         z = scheduler.step(run.backbone.predict(z, t, inputs).float(), t, z, return_dict=False)[0]
-    return z
-
-
-def _spacing(run: Run) -> dict[str, object]:
-    return {"timestep_spacing": (run.config.get("scheduler") or {}).get("timestep_spacing")}
+        yield z
 
 
 def _with_text(run: Run, condition: Condition, prompt: str, latents: Tensor) -> Condition:
