@@ -15,7 +15,7 @@ from vidgen_core.data.image_folder import ImageFolder
 from vidgen_core.data.latent_cache import cache_key
 from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.models.loading import located
+from vidgen_core.models.loading import file_hash, located
 from vidgen_core.video import VideoReader
 
 if TYPE_CHECKING:
@@ -195,14 +195,10 @@ class OneClip:
 
 
 def _digest_of(path: Path) -> bytes:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                digest.update(chunk)
+        return bytes.fromhex(file_hash(path))
     except OSError as error:
         raise BadRequest(f"'{path}' cannot be read: {error.strerror}.") from error
-    return digest.digest()
 
 
 def _frames(count: int) -> str:

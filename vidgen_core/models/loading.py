@@ -171,14 +171,16 @@ def hashes(path: str) -> dict[str, str]:
             return {}
         folder = Path(cached).parent
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin"))
-    found = {}
-    for file in files:
-        digest = hashlib.sha256()
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                digest.update(chunk)
-        found[str(file.relative_to(folder))] = digest.hexdigest()
-    return found
+    return {str(file.relative_to(folder)): file_hash(file) for file in files}
+
+
+def file_hash(file: Path) -> str:
+    """The sha256 of a file of any size. Raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        while chunk := handle.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_scheduler_config(path: str) -> dict[str, Any]:
