@@ -7,7 +7,7 @@ cannot run is an error, never a fallback. B batch, N queries, L keys, h heads, d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -134,9 +134,18 @@ class TextCrossAttention:
         self.attend = attend
         self.key: Tensor | None = None
         self.value: Tensor | None = None
+        # Source of image tokens -> how this layer mixes them into the text: (embeds, tokens) -> (U, L, D).
+        self.mixes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
 
-    def project(self, attn: Attention, embeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (U, h, L, d) of the distinct texts (U, L, D)."""
+    def project(self, attn: Attention, embeds: Tensor, tokens: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Keys and values (U, h, L', d) of the distinct texts (U, L, D) and the image tokens (U, T, D) of each.
+
+        L' is L and the T of every source that is not mixed into the text.
+        """
+        for source in self.mixes.keys() & tokens.keys():
+            embeds = self.mixes[source](embeds, tokens[source])
+        following = [rows for source, rows in tokens.items() if source not in self.mixes]
+        embeds = torch.cat([embeds, *following], dim=1) if following else embeds
         return split_heads(attn.to_k(embeds), attn.heads), split_heads(attn.to_v(embeds), attn.heads)
 
     def set_text(self, key: Tensor | None, value: Tensor | None) -> None:

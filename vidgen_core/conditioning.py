@@ -5,8 +5,8 @@ B videos, F frames, U distinct texts, L text tokens, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,10 +31,22 @@ class PerFrameText:
     Attributes:
         embeds: (U, L, D) the distinct texts. Keys and values are projected once per such tensor *object*.
         index: (B, F) integers into U: the text of each absolute frame of the window.
+        tokens: Source -> (U, T, D) image tokens that go with each text, kept apart by where they come from. They
+            follow the text in cross-attention, but for those that a method mixes into it.
     """
 
     embeds: Tensor
     index: Tensor
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens of one row, those of images too."""
+        return int(self.embeds.shape[1]) + sum(int(rows.shape[1]) for rows in self.tokens.values())
+
+    def part(self, frames: slice) -> PerFrameText:
+        """The text of some of the window's frames."""
+        return PerFrameText(self.embeds, self.index[:, frames], self.tokens)
 
 
 class Condition(dict[str, Any]):

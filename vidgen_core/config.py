@@ -71,6 +71,7 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     catalog = read_catalog(conf_packages(found))
     asked = [*map(parse, overrides), *from_python(values or {})]
     methods = _methods(asked, catalog, found)
+    asked = [_weights_of_one(override, methods) for override in asked]
     _refuse_twice(asked)
     tuned = read_tuned(asked) if any("tuned" in plugin.reads for plugin in methods.values()) else {}
     choices = _choices(asked, catalog, methods, entry, tuned)
@@ -160,6 +161,17 @@ def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found
         if not catalog["method"][name].text.startswith(f"# @package methods.{name}\n"):
             raise BadRequest(f"conf/method/{name}.yaml must begin with the line '# @package methods.{name}'.")
     return methods
+
+
+def _weights_of_one(override: Override, methods: Mapping[str, Plugin]) -> Override:
+    """``weights=path`` as ``weights.<method>=path``, for the one chosen method that reads weights of its own."""
+    if override.key != "weights" or not isinstance(override.value, str):
+        return override
+    reading = [name for name, plugin in methods.items() if "weights" in plugin.reads]
+    if len(reading) != 1:
+        who = f"{' and '.join(reading)} all read" if reading else "no chosen method reads"
+        raise BadRequest(f"{override}: {who} weights of their own. Write weights.<method>=path.")
+    return Override(f"weights.{reading[0]}", override.value, override.raw)
 
 
 def _why_not(methods: Mapping[str, Plugin], one: str, other: str) -> str:

@@ -174,7 +174,11 @@ def on_step(run: Run, window: Window, step: Step, latents: Tensor) -> None:
 
 @_kind(OBSERVE)
 def remember(run: Run, window: Window, latents: Tensor, frames: Tensor) -> None:
-    """Keep what later windows need: latents (B, C, F, h, w), frames (B, F, 3, H, W) float in [0, 1], unquantised."""
+    """Keep what later windows need of a finished one, before its frames leave.
+
+    ``latents`` (B, C, F, h, w) are those of the window's span, ``frames`` (B, F', 3, H, W) those of its ``keep``: float
+    in [0, 1], unquantised, on the CPU.
+    """
 
 
 @_kind(CHAIN)

@@ -34,7 +34,7 @@ class Override:
 
 def is_path(key: str) -> bool:
     """Whether a key's value names a file or folder."""
-    return key in PATHS or key.startswith("weights.")
+    return key in PATHS or key == "weights" or key.startswith("weights.")
 
 
 def is_text(key: str) -> bool:

@@ -44,12 +44,13 @@ class Window:
     memory: dict[str, Any] = field(default_factory=dict)
     condition: conditioning.Condition = field(default_factory=conditioning.Condition)
     latents: Tensor | None = None  # B C F h w, F = len(span)
+    given: Tensor | None = None  # B F 3 H W float in [0, 1]: frames that are known, delivered as they are
     first_step: int = 0  # the sampling step whose noise level the first latents have
     inputs: dict[tuple[str, ...], ModelInput] = field(default_factory=dict)  # per set of branches, made once
 
     def release(self) -> None:
         """Drop the tensors of a window that has left: memory must not grow with the number of windows."""
-        self.latents = None
+        self.latents = self.given = None
         self.memory, self.inputs, self.condition = {}, {}, conditioning.Condition()
 
     @property
@@ -138,6 +139,7 @@ class Run:
         chosen = dict(self.config.get("scheduler") or {})
         options = {**chosen.pop("options", {})}
         name = chosen.pop("name", None)
+        chosen.pop("eta", None)  # of each step, not of the scheduler
         return sampling.make_scheduler(self.backbone.scheduler_config, name, **{**chosen, **options})
 
     def timesteps(self, scheduler: Any) -> Tensor:
@@ -181,17 +183,21 @@ class Run:
         return window
 
     def decode(self, window: Window) -> Iterator[FrameBlock]:
-        """The kept frames of a finished window, a few at a time; ``remember`` sees the whole window before they leave.
+        """The kept frames of a finished window, a few at a time; ``remember`` sees them all before they leave.
 
-        Where nobody remembers, frames outside ``keep`` are not decoded and no more than a few are ever held.
+        Frames outside ``keep`` are never decoded. Where nobody remembers, no more than a few are ever held.
         """
         assert window.latents is not None
         start, at_once = window.keep.start, self.placement.vae_slice
-        parts: Iterable[Tensor] = self.backbone.decode(window.latents[:, :, window.kept], at_once)
+        parts: Iterable[Tensor]
+        if window.given is not None:
+            parts = window.given[:, window.kept].split(at_once, dim=1)
+        else:
+            parts = self.backbone.decode(window.latents[:, :, window.kept], at_once)
         if self.moments.owners("remember"):
-            whole = torch.cat(list(self.backbone.decode(window.latents, at_once)), dim=1)
-            self.moments.remember(run=self, window=window, latents=window.latents, frames=whole)
-            parts = whole[:, window.kept].split(at_once, dim=1)
+            kept = torch.cat(list(parts), dim=1)
+            self.moments.remember(run=self, window=window, latents=window.latents, frames=kept)
+            parts = kept.split(at_once, dim=1)
         for pixels in parts:
             yield FrameBlock(range(start, start + pixels.shape[1]), pixels)
             start += pixels.shape[1]

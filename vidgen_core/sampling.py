@@ -125,7 +125,7 @@ class Predict:
 
     def _equal_lengths(self, branches: Sequence[str]) -> bool:
         texts = [self.window.condition.branch(branch)["text"] for branch in branches]
-        return len({text.embeds.shape[1] for text in texts}) == 1
+        return len({text.length for text in texts}) == 1
 
     def _predict(self, branches: tuple[str, ...], latents: Tensor) -> Tensor:
         inputs: ModelInput | None = self.window.inputs.get(branches)
@@ -174,6 +174,16 @@ def keyed_start(run: Run, window: Window) -> Tensor:
     return run.noise(window)
 
 
+def fresh_noise(run: Run, window: Window, step: Step) -> dict[str, Any]:
+    """What a scheduler that adds noise at every step is handed: noise keyed by step and absolute frame."""
+    eta = float((run.config.get("scheduler") or {}).get("eta") or 0)
+    if eta:
+        return {"eta": eta, "variance_noise": run.noise(window, step.index).to(step.model_input)}
+    if str(step.scheduler.config.get("algorithm_type")).startswith("sde"):
+        return {"variance_noise": run.noise(window, step.index).to(step.model_input)}
+    return {}
+
+
 @torch.no_grad()
 def scheduler_loop(run: Run, group: Group, denoise: Denoise) -> Iterator[Window]:
     """The default sampler: every window of the group by itself, through all steps of the scheduler."""
@@ -189,7 +199,8 @@ def scheduler_loop(run: Run, group: Group, denoise: Denoise) -> Iterator[Window]
             scheduler.set_begin_index(first)
         for index, t in enumerate(timesteps[first:], first):
             step = Step(index, len(timesteps), t, window, scheduler, scheduler.scale_model_input(latents, t))
-            latents = scheduler.step(denoise(window, step), t, latents, return_dict=False)[0]
+            noise = fresh_noise(run, window, step)
+            latents = scheduler.step(denoise(window, step), t, latents, return_dict=False, **noise)[0]
             latents = run.moments.after_step(run=run, window=window, step=step, latents=latents)
             run.moments.on_step(run=run, window=window, step=step, latents=latents)
         window.latents = latents

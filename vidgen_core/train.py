@@ -186,7 +186,7 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     stack.enter_context(run.moments.attach(run=run, backbone=backbone))
     stack.enter_context(dropout_of(backbone.denoiser, options["dropout"]))
     if options["gradient_checkpointing"]:
-        stack.enter_context(gradient_checkpointing(backbone.denoiser))
+        stack.enter_context(gradient_checkpointing(backbone.denoiser, backbone.methods))
     backbone.methods.to(accelerator.device)
 
 

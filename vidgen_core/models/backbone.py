@@ -6,7 +6,7 @@ B videos, C channels, F frames, h w latent cells, U distinct texts, L tokens, D 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from vidgen_core import attention
 from vidgen_core.attention import Attend, SelfAttention, TextCrossAttention
 from vidgen_core.conditioning import Condition, PerFrameText
 from vidgen_core.errors import VidgenError
+from vidgen_core.models.text_attention import TextAttention
 
 
 @dataclass
@@ -29,6 +30,7 @@ class ModelInput:
     text: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # per cross-attention: key, value (G, h, L, d)
     placeholder: Tensor | None = None  # (batch, 1, D): the stock forward wants a text argument; nobody reads it
     channels: Tensor | None = None  # (batch, Cx, F, h, w): further latent channels, after the noisy ones
+    methods: dict[str, Any] = field(default_factory=dict)  # method -> what it prepared of the window's condition
 
 
 class Backbone(nn.Module):
@@ -72,9 +74,10 @@ class Backbone(nn.Module):
         self.attend: Attend = attention.BACKENDS["sdpa"]
         self.offload: Any = None  # set by placement: moves parts to the device on use
         self.graphed: Any = None  # set by placement: the denoiser as a CUDA graph
-        self._cross: list[tuple[Any, TextCrossAttention]] = []
-        self._projected: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None
-        self._selected: ModelInput | None = None
+        self.text_attention = TextAttention()
+        # What methods prepare of a window's condition, once: method -> (the branches' conditions) -> anything.
+        self.preparers: dict[str, Callable[[Sequence[Mapping[str, Any]]], Any]] = {}
+        self.inputs: ModelInput | None = None  # of the network's call in progress, or of the last
 
     # ------------------------------------------------------------------------------------------ geometry
 
@@ -132,15 +135,11 @@ class Backbone(nn.Module):
 
         with ExitStack() as stack:
             stack.enter_context(attention.install(self.denoiser, lambda n, m: True, build, owner="core"))
-            self._cross = [
-                (module, module.processor)
-                for _, module in attention.attentions(self.denoiser)
-                if isinstance(module.processor, TextCrossAttention)
-            ]
+            self.text_attention = TextAttention(self.denoiser)
             try:
                 yield
             finally:
-                self._cross, self._projected, self._selected = [], None, None
+                self.text_attention, self.inputs = TextAttention(), None
                 self.attention, self.attend = "sdpa", attention.BACKENDS["sdpa"]
 
     def verify_attention(self) -> None:
@@ -150,7 +149,7 @@ class Backbone(nn.Module):
     @property
     def text_processors(self) -> list[TextCrossAttention]:
         """The processors that hold the text's keys and values, in the order of ``ModelInput.text``."""
-        return [processor for _, processor in self._cross]
+        return [processor for _, processor in self.text_attention.layers]
 
     # ------------------------------------------------------------------------------------------ prediction
 
@@ -161,13 +160,13 @@ class Backbone(nn.Module):
         """
         parts = [condition.branch(name) for name in branches]
         texts: list[PerFrameText] = [part["text"] for part in parts]
-        embeds, index = _stack_texts(texts)
-        # One row of keys for the longest run of frames that all read the same text: no copy per frame.
-        fold = _fold(index)
-        rows = index.flatten()[::fold].to(self.device)
-        text = [(k[rows], v[rows]) for k, v in self._project(embeds)]
-        placeholder = torch.zeros(len(index), 1, embeds.shape[-1], device=self.device, dtype=self.dtype)
-        return ModelInput(len(index), text, placeholder, self._channels(parts))
+        if self.offload is not None:
+            self.offload.need(self.denoiser)
+        text = self.text_attention.gathered(texts, self.device, self.dtype)
+        batch = sum(len(text.index) for text in texts)
+        placeholder = torch.zeros(batch, 1, texts[0].embeds.shape[-1], device=self.device, dtype=self.dtype)
+        prepared = {method: prepare(parts) for method, prepare in self.preparers.items()}
+        return ModelInput(batch, text, placeholder, self._channels(parts), prepared)
 
     def _channels(self, parts: Sequence[Mapping[str, Any]]) -> Tensor | None:
         """The branches' extra channels (batch, Cx, F, h, w), stacked in their order."""
@@ -184,20 +183,11 @@ class Backbone(nn.Module):
             raise VidgenError(f"This model reads {self.extra_channels} extra channels; {sorted(found)} were supplied.")
         return torch.cat([part.to(self.device, self.dtype) for part in given if part is not None])
 
-    def _project(self, embeds: Tensor) -> list[tuple[Tensor, Tensor]]:
-        if self._projected is None or self._projected[0] is not embeds or torch.is_grad_enabled():
-            if self.offload is not None:
-                self.offload.need(self.denoiser)
-            placed = embeds.to(self.device, self.dtype)
-            self._projected = (embeds, [processor.project(module, placed) for module, processor in self._cross])
-        return self._projected[1]
-
     def predict(self, latents: Tensor, t: Tensor, inputs: ModelInput) -> Tensor:
         """The network's output (batch, C, F, h, w) for latents of the same shape at timestep ``t``."""
-        if inputs is not self._selected:
-            for (_, processor), (key, value) in zip(self._cross, inputs.text, strict=True):
-                processor.set_text(key, value)
-            self._selected = inputs
+        if inputs is not self.inputs:
+            self.text_attention.use(inputs.text)
+            self.inputs = inputs
         if self.offload is not None:
             self.offload.need(self.denoiser)
         latents = latents.to(self.device, self.dtype)
@@ -273,20 +263,3 @@ class Backbone(nn.Module):
         from vidgen_core.models.saving import save_backbone
 
         save_backbone(self, folder, dtype)
-
-
-def _stack_texts(texts: Sequence[PerFrameText]) -> tuple[Tensor, Tensor]:
-    if all(text.embeds is texts[0].embeds for text in texts):
-        return texts[0].embeds, torch.cat([text.index for text in texts])
-    offsets = [0]
-    for text in texts:
-        offsets.append(offsets[-1] + len(text.embeds))
-    embeds = torch.cat([text.embeds for text in texts])
-    return embeds, torch.cat([text.index + offset for text, offset in zip(texts, offsets, strict=False)])
-
-
-def _fold(index: Tensor) -> int:
-    """How many neighbouring frames can share one row everywhere: the greatest common divisor of all runs."""
-    frames = index.shape[1]
-    borders = (torch.nonzero((index[:, 1:] != index[:, :-1]).any(0)).flatten() + 1).tolist()
-    return math.gcd(frames, *borders)

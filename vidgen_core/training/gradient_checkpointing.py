@@ -16,14 +16,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
-    """Recompute the denoiser's blocks in the backward pass, inside the context."""
+def gradient_checkpointing(*networks: nn.Module) -> Iterator[None]:
+    """Recompute the networks' blocks in the backward pass, inside the context."""
     from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
     from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 
     kinds = ResnetBlock2D | TemporalConvLayer | Transformer2DModel | TransformerTemporalModel
-    blocks = [module for module in denoiser.modules() if isinstance(module, kinds)]
+    blocks = [module for network in networks for module in network.modules() if isinstance(module, kinds)]
     before = [block.__dict__.get("forward") for block in blocks]
     for block in blocks:
         block.forward = _recomputed(block.forward)
