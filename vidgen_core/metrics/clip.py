@@ -24,26 +24,22 @@ def load(path: str | None, device: str = "auto") -> Clip:
     """A CLIP model from a folder, ``pkg://package/folder`` or a hub id. Raises BadRequest with the reason."""
     import transformers
 
-    from vidgen_core.models.loading import PACKAGE, located, quiet
+    from vidgen_core.models.loading import found, located, picture_processor, quiet
     from vidgen_core.placement import device_and_dtype
 
     if not path:
         raise BadRequest(
             "The CLIP metrics need a model: clip.path=<folder or hub id>, such as openai/clip-vit-base-patch32."
         )
-    folder = located(path)
-    if not folder.is_dir() and (path.startswith((PACKAGE, ".", "/", "~")) or path.count("/") != 1):
-        raise BadRequest(f"clip.path={path}: there is no folder '{folder}'. Give a CLIP model of transformers.")
-    source = str(folder) if folder.is_dir() else path
+    source = found(path)
+    if source is None:
+        raise BadRequest(f"clip.path={path}: there is no folder '{located(path)}'. Give a CLIP model of transformers.")
     where, _ = device_and_dtype({"device": device})
-    # The processor without torchvision has a name of its own since transformers 5.
-    pil = "CLIPImageProcessorPil"
-    pictures = getattr(transformers, pil if hasattr(transformers, pil) else "CLIPImageProcessor")
     try:
         with quiet():
             model = transformers.CLIPModel.from_pretrained(source)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            processor = pictures.from_pretrained(source)
+            processor = picture_processor("CLIPImageProcessor").from_pretrained(source)
     except Exception as error:  # OSError, ValueError, KeyError: transformers raises many kinds
         reason = " ".join(str(error).split())[:300]
         raise BadRequest(f"clip.path={path} is no CLIP model ({type(error).__name__}: {reason}).") from error

@@ -27,18 +27,24 @@ def resolve(path: str) -> str:
 
     Raises BadRequest for a path that looks like a folder but is none, or holds no model.
     """
-    folder = located(path)
-    if not path.startswith(PACKAGE):
-        looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
-        if not folder.exists() and not looks_local:
-            return path
-    if not folder.is_dir():
+    source, folder = found(path), located(path)
+    if source is None:
         raise BadRequest(f"There is no model folder '{folder}'. Give a diffusers folder or a hub id 'owner/name'.")
-    if not (folder / "model_index.json").is_file() and not (folder / "unet" / "config.json").is_file():
+    is_model = (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file()
+    if folder.is_dir() and not is_model:
         raise BadRequest(
             f"'{folder}' is not a model: a diffusers folder has model_index.json, or at least unet/config.json."
         )
-    return str(folder)
+    return source
+
+
+def found(path: str) -> str | None:
+    """What ``from_pretrained`` is given: the folder, or a hub id as it is; None where neither can be meant."""
+    folder = located(path)
+    if folder.is_dir():
+        return str(folder)
+    looks_local = path.startswith((PACKAGE, ".", "/", "~")) or path.count("/") != 1 or folder.exists()
+    return None if looks_local else path
 
 
 def located(path: str) -> Path:
@@ -54,16 +60,29 @@ def located(path: str) -> Path:
         raise BadRequest(f"'{path}' lies in the package '{package}', which is not installed.") from error
 
 
-def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, variant: str | None = None) -> Any:
+def load_component(
+    cls: Any,
+    path: str,
+    subfolder: str,
+    dtype: torch.dtype,
+    variant: str | None = None,
+    unread: tuple[str, ...] = (),
+    **options: Any,
+) -> Any:
     """One component by its class's own ``from_pretrained``, with every tensor accounted for.
+
+    Args:
+        subfolder: Empty where the files lie in the folder itself.
+        unread: Beginnings of names that the files may hold beside the component's own.
+        options: Further arguments of ``from_pretrained``.
 
     Raises:
         BadRequest: when files are missing, truncated, pickled code, or names and shapes do not fit; all are named.
     """
-    name = f"{path}/{subfolder}"
+    name = f"{path}/{subfolder}".rstrip("/")
     variants = [variant, None] if variant and _has_variant(path, subfolder, variant) else [None]
     for attempt in variants:
-        keywords = {"variant": attempt} if attempt else {}
+        keywords = options | ({"variant": attempt} if attempt else {})
         dtype_key = (
             "dtype" if cls.__module__.startswith("transformers") and _transformers_major() >= 5 else "torch_dtype"
         )
@@ -77,6 +96,7 @@ def load_component(cls: Any, path: str, subfolder: str, dtype: torch.dtype, vari
                 continue
             raise BadRequest(_why_not(name, path, error)) from error
         break
+    info["unexpected_keys"] = [key for key in info["unexpected_keys"] if not key.startswith(unread)]
     _account(name, info)
     return model.eval()
 
@@ -131,6 +151,13 @@ def load_tokenizer(path: str) -> Any:
             return AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
     except Exception as error:  # transformers raises many kinds here
         raise BadRequest(f"The tokenizer in '{path}/tokenizer' cannot be read: {error}") from error
+
+
+def picture_processor(name: str) -> Any:
+    """An image processor's class of transformers that needs no torchvision: it has a name of its own since 5."""
+    import transformers
+
+    return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
 
 
 def with_prefix_of(cls: Any, state: Mapping[str, torch.Tensor], prefix: str = "text_model.") -> dict[str, torch.Tensor]:
