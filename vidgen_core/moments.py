@@ -43,13 +43,14 @@ class Moments:
         trace: bool = False,
     ) -> None:
         self.methods = dict(methods)
+        self.observers = dict(observers or {})
         self._owners = dict(owners or {})
         self._defaults = dict(defaults or {})
-        self._trace = trace
+        self.trace = trace
         self._kinds = hookspecs.kinds()
         self.failed_in = "the run"  # the hook that raised and its owner, where it was one
         # A prefix, so that no method can have the name of one of the house's observers.
-        everyone = {**self.methods, **{f"{CORE}.{name}": observer for name, observer in (observers or {}).items()}}
+        everyone = {**self.methods, **{f"{CORE}.{name}": observer for name, observer in self.observers.items()}}
         self._manager = pluggy.PluginManager("vidgen")
         self._manager.add_hookspecs(hookspecs)
         for name, plugin in everyone.items():
@@ -143,7 +144,7 @@ class Moments:
         return [(hook, kind, self.owners(hook)) for hook, kind in self._kinds.items()]
 
     def _call(self, hook: str, owner: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        if not self._trace:
+        if not self.trace:
             return self._guarded(hook, owner, function, arguments)
         start = time.perf_counter()
         try:

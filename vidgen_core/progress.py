@@ -19,7 +19,7 @@ class Progress(AbstractContextManager["Progress"]):
     """An observer that draws a bar on a terminal, and writes one plain line per window elsewhere.
 
     Work is counted in frames: a window at step 5 of 20 has done a quarter of the frames it keeps. So the estimate
-    needs no list of windows, and windows that are sampled jointly count right.
+    needs no list of windows, and windows that are sampled jointly count right. A run inside the run adds its frames.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -27,7 +27,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._bar: Any = None
         self._task: Any = None
         self._start = 0.0
-        self._done: dict[int, float] = {}  # window index -> frames of it that are done
+        self._done: dict[tuple[str, int], float] = {}  # stage and window index -> frames of it that are done
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
@@ -36,6 +36,9 @@ class Progress(AbstractContextManager["Progress"]):
     @hookimpl
     def attach(self, run: Run, backbone: Backbone) -> None:
         """A run begins: print where tensors live."""
+        if run.stage != "base":
+            print(f"placement of {run.stage}: {run.placement}", file=self._stream, flush=True)
+            return
         self._done = {}
         self._start = time.perf_counter()
         videos = run.request.videos
@@ -49,11 +52,13 @@ class Progress(AbstractContextManager["Progress"]):
     @hookimpl
     def on_step(self, run: Run, window: Window, step: Step) -> None:
         """A step of a window is done."""
-        self._done[window.index] = len(window.keep) * (step.index + 1) / step.total
-        frames = f"frames {window.keep.start}-{window.keep.stop - 1} of {run.request.num_frames}"
+        self._done[run.stage, window.index] = len(window.keep) * (step.index + 1) / step.total
+        stage = "" if run.stage == "base" else f"{run.stage} "
+        frames = f"{stage}frames {window.keep.start}-{window.keep.stop - 1} of {run.request.num_frames}"
         if self._bar is not None:
             words = f"{frames}, step {step.index + 1}/{step.total}"
-            self._bar.update(self._task, completed=sum(self._done.values()), description=words)
+            total = run.request.num_frames * len({stage for stage, _ in self._done})
+            self._bar.update(self._task, total=total, completed=sum(self._done.values()), description=words)
         elif step.index + 1 == step.total:
             seconds = time.perf_counter() - self._start
             print(f"{frames}: {step.total} steps done after {seconds:.1f} s", file=self._stream, flush=True)

@@ -116,6 +116,19 @@ class Run:
         self.backbone, self.placement = backbone, placement
         self.texts = conditioning.TextTable(backbone.encode_text)
 
+    def nested(self, stage: str, request: Request, methods: Mapping[str, object], config: Mapping[str, Any]) -> Run:
+        """A run inside this one, with methods of its own; the same observers see its steps and hear its warnings.
+
+        Args:
+            stage: Keys its noise.
+            config: What differs from this run's configuration.
+        """
+        outer = self.moments
+        moments = Moments(methods, defaults=CORE_HOOKS, observers=outer.observers, trace=outer.trace)
+        run = Run(request, {**self.config, **config}, moments, stage)
+        run.notes = self.notes
+        return run
+
     def warn(self, message: str) -> None:
         """Tell the user something once, with numbers; it is printed and kept in ``run.yaml``."""
         if message not in self.notes:
@@ -227,6 +240,14 @@ def opened(run: Run, backbone: Backbone | None = None) -> Iterator[Run]:
     Args:
         backbone: One that is already loaded, to use it again.
     """
+    # Inference begins last, so that weights which were moved or laid out anew are ordinary tensors afterwards.
+    with attached(run, backbone), torch.inference_mode():
+        yield run
+
+
+@contextmanager
+def attached(run: Run, backbone: Backbone | None = None) -> Iterator[None]:
+    """``opened`` for a run inside another one, whose ``attach`` enters it: tensors may still be made for training."""
     surgeons = [name for name in run.moments.owners("attach") if name in run.moments.methods]
     compiled = str(run.config["placement"].get("compile"))
     if "graph" in compiled and surgeons:
@@ -234,20 +255,24 @@ def opened(run: Run, backbone: Backbone | None = None) -> Iterator[Run]:
             f"placement.compile={compiled} replays the network with fixed tensors, but '{surgeons[0]}' changes it from "
             "window to window. Use placement.compile=blocks."
         )
-    run.backbone = backbone = backbone or run.moments.build_backbone(run=run)
-    run.request.validate(backbone.size_multiple)
-    run.groups = checked_plan(run)
-    longest = max(len(window.span) for group in run.groups for window in group.windows)
-    run.place(backbone, placements.plan(run.config["placement"], backbone, run.request, longest))
-    conditioning.warn_limits(run, longest)
+    backbone = backbone or run.moments.build_backbone(run=run)
+    lay_out(run, backbone)
     with ExitStack() as stack:
         stack.enter_context(placements.placed(backbone, run.placement))
         stack.enter_context(backbone.attention_installed(str(run.config.get("attention") or "auto")))
         stack.enter_context(run.moments.attach(run=run, backbone=backbone))
         backbone.verify_attention()
-        # Last, so that weights which were moved or laid out anew are ordinary tensors afterwards.
-        stack.enter_context(torch.inference_mode())
-        yield run
+        yield
+
+
+def lay_out(run: Run, backbone: Backbone) -> None:
+    """Give a run its backbone: check the request against it, lay the frames in windows and plan where tensors live."""
+    run.backbone = backbone
+    run.request.validate(backbone.size_multiple)
+    run.groups = checked_plan(run)
+    longest = max(len(window.span) for group in run.groups for window in group.windows)
+    run.place(backbone, placements.plan(run.config["placement"], backbone, run.request, longest))
+    conditioning.warn_limits(run, longest)
 
 
 def checked_plan(run: Run) -> list[Group]:

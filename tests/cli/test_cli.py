@@ -292,15 +292,19 @@ def test_progress_names_windows_and_steps(terminal: bool) -> None:
     stream = io.StringIO()
     stream.isatty = lambda: terminal  # type: ignore[method-assign]
     request = SimpleNamespace(num_frames=8, videos=(SimpleNamespace(name="", index=0),))
-    fake = SimpleNamespace(request=request, placement="cpu fp32", config={"videos": [{}]})
+    fake = SimpleNamespace(request=request, placement="cpu fp32", config={"videos": [{}]}, stage="base")
+    inside = SimpleNamespace(**{**vars(fake), "stage": "refine"})
     with Progress(stream) as progress:
         progress.attach(fake, None)  # type: ignore[arg-type]
         for index, keep in enumerate((range(0, 4), range(4, 8))):
             for step in range(2):
                 window = SimpleNamespace(index=index, keep=keep)
                 progress.on_step(fake, window, SimpleNamespace(index=step, total=2))  # type: ignore[arg-type]
+        progress.attach(inside, None)  # type: ignore[arg-type]
+        progress.on_step(inside, window, SimpleNamespace(index=1, total=2))  # type: ignore[arg-type]
     text = stream.getvalue()
     assert text.startswith("placement: cpu fp32\n")
     assert "frames 4-7 of 8" in text
+    assert "refine frames 4-7 of 8" in text
     if not terminal:
-        assert len(text.splitlines()) == 3
+        assert len(text.splitlines()) == 5
