@@ -14,13 +14,13 @@ from typing import Any
 from vidgen_core import provenance
 from vidgen_core.errors import VidgenError
 from vidgen_core.evaluation import comparison, edits
-from vidgen_core.evaluation.config import Evaluation
+from vidgen_core.evaluation.config import Evaluation, Instruments
 from vidgen_core.evaluation.folder import find_videos
 from vidgen_core.evaluation.page import write_page
 from vidgen_core.evaluation.plot import draw
 from vidgen_core.evaluation.results import Results, Scored
 from vidgen_core.evaluation.table import table
-from vidgen_core.metrics.footage import Metric, columns_of, with_means
+from vidgen_core.metrics.footage import Metric, columns_of, numbers_of, with_means
 
 
 def evaluate(evaluation: Evaluation) -> tuple[Results, list[Path]]:
@@ -33,18 +33,16 @@ def evaluate(evaluation: Evaluation) -> tuple[Results, list[Path]]:
     instruments = evaluation.build_metrics()
     if instruments.judge is not None:
         instruments.judge.keep(folder / "answers.jsonl")
-    videos = [
-        scored(made, instruments.metrics)
-        for made in (_compared(evaluation, folder) if evaluation.experiment else find_videos(evaluation))
-    ]
+    videos = [scored(made, instruments.metrics) for made in _videos(evaluation, instruments, folder)]
     results = Results(
         title=str(evaluation.config.get("title") or "Evaluation"),
         rows={row.name: row.label for row in evaluation.rows} or {"": "all videos"},
         columns=columns_of(instruments.metrics),
         reference=str(evaluation.config.get("reference") or ""),
         videos=videos,
-        accounts={"judge": instruments.judge.account()} if instruments.judge is not None else {},
+        accounts=_accounts(instruments),
         about=_about(evaluation),
+        numbers=numbers_of(instruments.metrics),
     )
     return results, write(results, folder, int(evaluation.config["page_videos"]))
 
@@ -82,11 +80,19 @@ def write(results: Results, folder: Path, page_videos: int) -> list[Path]:
     return files
 
 
-def _compared(evaluation: Evaluation, folder: Path) -> Iterator[comparison.Made]:
+def _videos(evaluation: Evaluation, instruments: Instruments, folder: Path) -> Iterator[comparison.Made]:
+    if not evaluation.experiment:
+        asked = any(getattr(metric, "needs_captions", True) for metric in instruments.metrics.values())
+        return find_videos(evaluation, need_captions=asked)
     if "clips" in evaluation.config:
         return edits.make(evaluation, folder)
     parts = comparison.parts_of(evaluation, comparison.read_stories(evaluation), folder)
     return comparison.make(evaluation, parts, folder)
+
+
+def _accounts(instruments: Instruments) -> dict[str, Mapping[str, Any]]:
+    counted = {name: metric.account() for name, metric in instruments.metrics.items() if hasattr(metric, "account")}
+    return counted | ({"judge": instruments.judge.account()} if instruments.judge is not None else {})
 
 
 def _about(evaluation: Evaluation) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return content
 
 
+def record_of(video: Path) -> Path:
+    """The file that holds a video's record, if any does: ``run.yaml`` beside it or a folder above, else itself."""
+    beside = [place / "run.yaml" for place in (video.parent, video.parent.parent)]
+    return next((place for place in beside if place.is_file()), video)
+
+
 def _comment(path: Path) -> Any:
     import av
 

@@ -11,22 +11,26 @@ from vidgen_core.evaluation.comparison import Made
 from vidgen_core.evaluation.config import Evaluation
 from vidgen_core.metrics.footage import Footage
 from vidgen_core.prompts import read_prompts_file
-from vidgen_core.provenance import read_provenance
+from vidgen_core.provenance import read_provenance, record_of
 from vidgen_core.video import VideoReader
 
 ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 
 
-def find_videos(evaluation: Evaluation) -> Iterator[Made]:
+def find_videos(evaluation: Evaluation, need_captions: bool = True) -> Iterator[Made]:
     """Every video of the folder with its captions.
 
     A video file in the folder has its own name; ``name/video.mp4``, as a run of several videos writes it, is ``name``.
+
+    Args:
+        need_captions: Whether a video of which nobody says what it was to show is refused, or is one scene without
+            a caption.
 
     Raises BadRequest for a folder without videos, captions that do not match them, or scenes that do not fit.
     """
     config = evaluation.config
     files = video_files(Path(config["videos"]).expanduser())
-    known = _captions(files, config["captions"])
+    known = _captions(files, config["captions"], need_captions)
     found = []
     for name, path in files.items():
         captions, spans = known[name]
@@ -53,17 +57,17 @@ Known = tuple[tuple[str, ...], "tuple[range, ...] | None"]
 """Captions, and the frames of each scene where a record tells them."""
 
 
-def _captions(files: Mapping[str, Path], captions: str | None) -> dict[str, Known]:
+def _captions(files: Mapping[str, Path], captions: str | None, needed: bool) -> dict[str, Known]:
     records: dict[Path, dict[str, Known]] = {}
     if captions is None:
         known: dict[str, Known] = {}
         for name, path in files.items():
             recorded = _record_of(path, name, records)
-            if recorded is None:
+            if recorded is None and needed:
                 raise BadRequest(
                     f"'{path}' holds no record of what it was to show. Give captions=<file>: name -> scenes, as json."
                 )
-            known[name] = recorded
+            known[name] = recorded or ((), None)
         return known
     told = read_prompts_file(Path(captions).expanduser())
     if set(told) == {""} and len(files) == 1:
@@ -84,8 +88,7 @@ def _captions(files: Mapping[str, Path], captions: str | None) -> dict[str, Know
 
 def _record_of(path: Path, name: str, records: dict[Path, dict[str, Known]]) -> Known | None:
     """What a video was to show, by the record beside it or inside it; None for one that vidgen did not make."""
-    beside = [place / "run.yaml" for place in (path.parent, path.parent.parent)]
-    file = next((place for place in beside if place.is_file()), path)
+    file = record_of(path)
     if file not in records:
         try:
             records[file] = _laid_out(read_provenance(file)["config"])
@@ -112,7 +115,7 @@ def _spans(
     path: Path, captions: Sequence[str], recorded: tuple[range, ...] | None, asked: int | Sequence[int] | None
 ) -> tuple[range, ...]:
     """The frames of each scene: as asked, else as recorded, else even shares of what the file holds."""
-    frames, scenes = len(VideoReader(path)), len(captions)
+    frames, scenes = len(VideoReader(path)), max(len(captions), 1)
     if frames < scenes:
         raise BadRequest(f"'{path}' has {frames} frames, too few for {scenes} captions.")
     if asked is not None:

@@ -111,16 +111,16 @@ def _table(results: Results, rows: list, sign: str = "") -> str:
     heading = "".join(f"<th>{_text(title_of(column))}</th>" for column in results.columns)
     lines = [f"<tr><th></th>{heading}</tr>"]
     for row, label, value in rows:
-        cells = "".join(f"<td>{_cell(value(row, column), sign)}</td>" for column in results.columns)
+        cells = "".join(f"<td>{_cell(results, column, value(row, column), sign)}</td>" for column in results.columns)
         lines.append(f"<tr><td>{_text(label)}</td>{cells}</tr>")
     return f"<div class='wide'><table>{''.join(lines)}</table></div>"
 
 
-def _cell(value: Interval | None, sign: str) -> str:
+def _cell(results: Results, column: str, value: Interval | None, sign: str) -> str:
     if value is None:
         return "-"
-    low, high = (f"{100 * end:{sign}.1f}" for end in (value.low, value.high))
-    return f"{100 * value.mean:{sign}.1f}<small>{low} to {high}</small>"
+    mean, low, high = (results.shown(column, number, sign) for number in (value.mean, value.low, value.high))
+    return f"{mean}<small>{low} to {high}</small>"
 
 
 def _story(results: Results, videos: list[Scored], title: str) -> str:
@@ -153,7 +153,8 @@ def _figure(results: Results, video: Scored) -> str:
     chips = []
     for column in results.columns:
         value = video.scores.get(column)
-        kind = "full" if value == 1 else "none" if value == 0 else ""
+        share = column not in results.numbers
+        kind = "full" if share and value == 1 else "none" if share and value == 0 else ""
         shown = "no score" if value is None else f"{100 * value:.0f}" if column in TITLES else f"{value:.2f}"
         chips.append(f"<span class='{kind}'>{_text(title_of(column))} {shown}</span>")
     return (

@@ -47,7 +47,7 @@ def _panel(pen: _Pen, results: Results, column: str, left: int, height: int) -> 
     floor = height - BOTTOM
     for tick in (low, (low + high) / 2, high):
         pen.line((x(tick), TOP - 4, x(tick), floor), FAINT, 1)
-        pen.text(x(tick), floor + 12, f"{100 * tick:.0f}", 12, anchor="mm")
+        pen.text(x(tick), floor + 12, results.shown(column, tick, digits=0), 12, anchor="mm")
     for number, value in enumerate(found.values()):
         middle = _middle(number)
         if value is None:
@@ -58,7 +58,9 @@ def _panel(pen: _Pen, results: Results, column: str, left: int, height: int) -> 
         pen.line((x(value.low), middle, x(value.high), middle), INK, 1.5)
         for end in (value.low, value.high):
             pen.line((x(end), middle - 4, x(end), middle + 4), INK, 1.5)
-        pen.text(max(x(value.high), x(value.mean)) + 5, middle, f"{100 * value.mean:.0f}", 12, anchor="lm")
+        pen.text(
+            max(x(value.high), x(value.mean)) + 5, middle, results.shown(column, value.mean, digits=0), 12, anchor="lm"
+        )
 
 
 def _range(values: list[float]) -> tuple[float, float]:

@@ -45,6 +45,7 @@ class Results:
         videos: Every video with its scores.
         accounts: Metric -> what it says of itself: cost, failures.
         about: More for ``results.json``: configuration, versions.
+        numbers: The columns that are no shares.
     """
 
     title: str
@@ -54,6 +55,11 @@ class Results:
     videos: Sequence[Scored]
     accounts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    numbers: frozenset[str] = frozenset()
+
+    def shown(self, column: str, value: float, sign: str = "", digits: int = 1) -> str:
+        """A value of a column as the report writes it: a share in points, a number as it is with two decimals."""
+        return f"{value:{sign}.2f}" if column in self.numbers else f"{100 * value:{sign}.{digits}f}"
 
     def mean(self, row: str, column: str) -> Interval | None:
         """Over units; None where no video has the score."""

@@ -1,4 +1,4 @@
-"""The table of an evaluation as text: rows are methods, numbers are points (shares times 100) with 95 % intervals."""
+"""The table of an evaluation as text: rows are methods, shares are points (times 100), all with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table(results: Results) -> str:
     lines += _aligned(
         [heading]
         + [
-            [label, *(_cell(results.mean(row, column)) for column in results.columns)]
+            [label, *(_cell(results, column, results.mean(row, column)) for column in results.columns)]
             for row, label in results.rows.items()
         ]
     )
@@ -27,7 +27,7 @@ def table(results: Results) -> str:
         lines += _aligned(
             [heading]
             + [
-                [results.rows[row], *(_cell(results.difference(row, c), "+") for c in results.columns)]
+                [results.rows[row], *(_cell(results, c, results.difference(row, c), "+") for c in results.columns)]
                 for row in others
             ]
         )
@@ -41,10 +41,11 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: Interval | None, sign: str = "") -> str:
+def _cell(results: Results, column: str, value: Interval | None, sign: str = "") -> str:
     if value is None:
         return "-"
-    return f"{100 * value.mean:{sign}.1f} [{100 * value.low:{sign}.1f}, {100 * value.high:{sign}.1f}]"
+    mean, low, high = (results.shown(column, number, sign) for number in (value.mean, value.low, value.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -67,8 +67,8 @@ class Clip:
             side: Frames become squares of this many pixels before the model's own processor sees them; 0 leaves them.
         """
         if self._last is None or self._last[0] != (footage.path, side):
-            parts = np.array_split(footage.frames, -(-len(footage.frames) // AT_ONCE))
-            features = [self._pictures([_square(frame, side) for frame in part]) for part in parts]
+            blocks = footage.blocks(AT_ONCE)
+            features = [self._pictures([_square(frame, side) for frame in block]) for block in blocks]
             self._last = (footage.path, side), torch.cat(features)
         return self._last[1]
 

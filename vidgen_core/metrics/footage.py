@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vidgen_core.video import read_video
+from vidgen_core.video import VideoReader, read_video
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ class Footage:
     Attributes:
         name: For messages and tables.
         path: The video file.
-        captions: One per scene.
+        captions: One per scene; none where nobody said, and no metric asks.
         spans: The frames of each scene, one after the other.
         source: The clip that the video is an edit of, where the experiment knows it.
     """
@@ -37,9 +38,27 @@ class Footage:
         """(F, H, W, 3) uint8, read when first asked for."""
         return read_video(self.path)
 
+    @property
+    def count(self) -> int:
+        """The number of frames."""
+        return len(self.frames) if "frames" in vars(self) else len(VideoReader(self.path))
+
+    def blocks(self, most: int) -> Iterator[np.ndarray]:
+        """The frames in order, (f, H, W, 3) uint8, f <= most: a video that only passes by is never in memory whole."""
+        if "frames" in vars(self):
+            yield from (self.frames[start : start + most] for start in range(0, len(self.frames), most))
+            return
+        reader = VideoReader(self.path)
+        for start in range(0, len(reader), most):
+            yield reader.frames(range(start, min(start + most, len(reader))))
+
 
 class Metric(Protocol):
-    """Scores videos. Built once for an evaluation from ``_target_`` and the options of its YAML file."""
+    """Scores videos. Built once for an evaluation from ``_target_`` and the options of its YAML file.
+
+    It may also have ``numbers``, those of its columns that are no shares and are shown as they are; ``needs_captions``,
+    False where it looks at frames only; and ``account()``, what the report is to say of its work beside the scores.
+    """
 
     columns: tuple[str, ...]
     """Names of the scores that belong into the table; ``score`` may return more, which only the JSON holds."""
@@ -47,6 +66,11 @@ class Metric(Protocol):
     def score(self, footage: Footage) -> Mapping[str, float | None]:
         """Name -> score, 1 is best where it is a share; None where there is nothing to score, or it failed."""
         ...
+
+
+def no_score(metric: str, footage: Footage, why: str) -> None:
+    """Tell the user why a video has no score: the table only counts such videos."""
+    print(f"{metric}: '{footage.name}' {why}, so it has no score.", file=sys.stderr, flush=True)
 
 
 ENTITY, BACKGROUND, TEXT = "entity", "background", "text"
@@ -82,3 +106,8 @@ def columns_of(metrics: Mapping[str, Metric]) -> list[str]:
     named = dict.fromkeys(column for metric in metrics.values() for column in metric.columns)
     with_all = with_means(dict.fromkeys(named))
     return [name for name in TITLES if name in with_all] + [name for name in named if name not in TITLES]
+
+
+def numbers_of(metrics: Mapping[str, Metric]) -> frozenset[str]:
+    """The columns that are no shares."""
+    return frozenset(column for metric in metrics.values() for column in getattr(metric, "numbers", ()))
