@@ -120,7 +120,9 @@ class Output:
             (self.folder / name).unlink(missing_ok=True)
 
     def _write_record(self, run: Run) -> None:
-        self._record = provenance.record(run.config, {**run.provenance, "notes": run.notes})
+        delivered = [len(window.keep) for group in run.groups for window in group.windows]
+        found = {**run.provenance, "window_frames": delivered, "notes": run.notes}
+        self._record = provenance.record(run.config, found)
         provenance.write_yaml(self.folder / "run.yaml", self._record)
 
     def _sinks_of(self, video: VideoRequest, run: Run) -> list[Sink]:

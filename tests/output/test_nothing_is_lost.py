@@ -38,7 +38,7 @@ def write(folder, *arguments: str, names=("",), fail_at: int | None = None, load
     passed = 0
     for video in request.videos:
         part = single_scene(request.replace(videos=(video,)))
-        run = SimpleNamespace(request=part, config=made.config, provenance={}, notes=[])
+        run = SimpleNamespace(request=part, config=made.config, provenance={}, notes=[], groups=[])
         if not output.open(run):
             continue
         try:
