@@ -181,10 +181,13 @@ def _described(source: str) -> tuple[Any, Sequence[float], Sequence[float]]:
             mean, std = _statistics(source)
     except Exception as error:  # OSError, ValueError, KeyError: transformers raises many kinds
         reason = " ".join(str(error).split())[:200]
-        raise BadRequest(f"The image encoder '{source}' cannot be read ({type(error).__name__}: {reason}).") from error
+        raise BadRequest(
+            f"The image encoder '{source}' cannot be read ({type(error).__name__}: {reason}). Give a folder or a hub id "
+            "of a CLIP model, whole or its vision half."
+        ) from error
     if isinstance(config, CLIPConfig):
         whole, config = config, config.vision_config
-        # Published configurations leave the half's own at a default that its weights do not have.
+        # The half's own may have been left at its default; the weights are as wide as the whole says.
         config.projection_dim = whole.projection_dim
     if not isinstance(config, CLIPVisionConfig):
         raise BadRequest(f"The model '{source}' is a {config.model_type}. Give a CLIP model, whole or its vision half.")
