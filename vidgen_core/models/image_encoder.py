@@ -182,8 +182,8 @@ def _described(source: str) -> tuple[Any, Sequence[float], Sequence[float]]:
     except Exception as error:  # OSError, ValueError, KeyError: transformers raises many kinds
         reason = " ".join(str(error).split())[:200]
         raise BadRequest(
-            f"The image encoder '{source}' cannot be read ({type(error).__name__}: {reason}). Give a folder or a hub id "
-            "of a CLIP model, whole or its vision half."
+            f"The image encoder '{source}' cannot be read ({type(error).__name__}: {reason}). Give a folder or a hub "
+            "id of a CLIP model, whole or its vision half."
         ) from error
     if isinstance(config, CLIPConfig):
         whole, config = config, config.vision_config
