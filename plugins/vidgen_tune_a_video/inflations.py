@@ -6,8 +6,9 @@ the image model's names, treats frames as images inside its parts, and begins as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,64 +17,46 @@ from vidgen_core import hookimpl
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.inflation import inserted
-from vidgen_core.models.tuned import check_base, read_tensors, replaced, tuned_file
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.noise import seed_of
 from vidgen_core.request import Request
 from vidgen_core.run import Run
 from vidgen_tune_a_video import make_a_video, vdm, video_ldm
+from vidgen_tune_a_video.inflation import Inflation
 from vidgen_tune_a_video.published import TEMPORAL
 
 
-class Inflation:
+class TemporalLayers(Inflation):
     """Temporal layers, drawn from the seed or read from ``tuned=``, inside an image model.
 
     Args:
         temporal: False leaves every temporal layer out, which gives the image model, frame by frame.
     """
 
-    name = "tune_a_video"
-    inflation: str
-
-    any_base = False
-    """Whether what was learnt goes with other weights of the image model too."""
-
     def __init__(self, temporal: bool = True) -> None:
         self.temporal = temporal
 
+    @abstractmethod
     def layers(self, run: Run, backbone: ImageBackbone) -> dict[str, nn.Module]:
         """Fresh layers, by the name of the module that each follows."""
-        raise NotImplementedError
 
     def learns(self, name: str) -> bool:
-        """Whether the parameter of that name trains."""
         return is_temporal(name)
 
-    # ---------------------------------------------------------------------------------------------- request
-
-    @hookimpl
-    def prepare_request(self, request: Request) -> None:
-        """Refuse a clip: nothing here would look at it."""
+    def check_request(self, request: Request) -> None:
+        """Refuse a clip as well: nothing here would look at it."""
+        super().check_request(request)
         if request.video is not None:
             raise BadRequest(
                 f"inflation={self.inflation} learns from many videos and edits none: data=folder data.path=... in "
                 "place of video=. One clip is learnt and edited by inflation=st_attention."
             )
 
-    # ------------------------------------------------------------------------------------------------ model
-
-    @hookimpl
     @contextmanager
-    def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
-        """Put the temporal layers in, and what was learnt into them."""
-        if not isinstance(backbone, ImageBackbone):
-            raise BadRequest(f"method={self.name} makes a video model of an image model; this one is none.")
-        with ExitStack() as stack:
-            if self.temporal:
-                made = self.fresh(run, backbone)
-                stack.enter_context(inserted(made, backbone.denoiser, TEMPORAL, lambda: backbone.frames))
-            if run.config["tuned"] is not None:
-                stack.enter_context(replaced(backbone.denoiser, self.learnt(run, backbone), run.config["tuned"]))
+    def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
+        """The temporal layers are in the image model inside the context."""
+        made = self.fresh(run, backbone) if self.temporal else {}
+        with inserted(made, backbone.denoiser, TEMPORAL, lambda: backbone.frames):
             yield
 
     def fresh(self, run: Run, backbone: ImageBackbone) -> dict[str, nn.Module]:
@@ -83,38 +66,31 @@ class Inflation:
             made = self.layers(run, backbone)
         return {name: layer.to(backbone.device, backbone.dtype) for name, layer in made.items()}
 
-    def learnt(self, run: Run, backbone: Backbone) -> Mapping[str, Tensor]:
-        """What was tuned, by its name in the network; without the temporal layers where they are left out.
+    def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
+        """As of every inflation; without the temporal layers where they are left out.
 
-        Raises BadRequest where it belongs to another inflation, or to another image model and cannot do without it.
+        Raises BadRequest, too, for what belongs to another inflation.
         """
-        file = tuned_file(run.config["tuned"], self.name)
-        tensors, base = read_tensors(file)
-        tensors = {name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()}
-        if not self.any_base:
-            check_base(base, backbone, file)
+        tensors, file = super().learnt(run, backbone)
         if not self.temporal:
             tensors = {name: tensor for name, tensor in tensors.items() if not is_temporal(name)}
         own = {name for name, _ in backbone.denoiser.named_parameters() if self.learns(name)}
-        if other := own ^ tensors.keys():
+        if file and (other := own ^ tensors.keys()):
             raise BadRequest(
                 f"'{file}' is not what inflation={self.inflation} learns of this model, first '{min(other)}': it was "
                 "tuned with another inflation or another size of model."
             )
-        return tensors
-
-    # --------------------------------------------------------------------------------------------- training
+        return tensors, file
 
     @hookimpl
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
-        """Every parameter that this kind of inflation learns."""
+        """Every parameter that this inflation learns. Raises BadRequest where the layers are left out."""
         if not self.temporal:
             raise BadRequest("temporal=false leaves out what trains. Train with temporal=true.")
-        named = backbone.denoiser.named_parameters()
-        return {f"denoiser.{name}": p for name, p in named if self.learns(name)}
+        return super().trainable(run, backbone)
 
 
-class VideoLDM(Inflation):
+class VideoLDM(TemporalLayers):
     """Temporal layers mixed into a frozen image model; what they learn goes with any fine-tune of that model."""
 
     inflation = "video_ldm"
@@ -124,7 +100,7 @@ class VideoLDM(Inflation):
         return video_ldm.layers(backbone)
 
 
-class MakeAVideo(Inflation):
+class MakeAVideo(TemporalLayers):
     """Pseudo-3D layers, which learn from videos without text (``objective.caption_dropout=1``) at their frame rate.
 
     The frame rate is the request's: write ``fps=`` when the videos of a training have another.
@@ -136,7 +112,7 @@ class MakeAVideo(Inflation):
         return make_a_video.layers(backbone, lambda: run.request.fps)
 
 
-class VDM(Inflation):
+class VDM(TemporalLayers):
     """Attention along frames with relative positions; the whole model trains, on clips and on images at once.
 
     Args:
@@ -157,7 +133,7 @@ class VDM(Inflation):
         return True
 
 
-INFLATIONS: dict[str, type[Inflation]] = {kind.inflation: kind for kind in (VideoLDM, MakeAVideo, VDM)}
+INFLATIONS: dict[str, type[TemporalLayers]] = {kind.inflation: kind for kind in (VideoLDM, MakeAVideo, VDM)}
 
 
 def is_temporal(name: str) -> bool:

@@ -5,7 +5,7 @@ What trains is what asks, and what is new: the query projections of both attenti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import signature
 from typing import Any
@@ -20,13 +20,13 @@ from vidgen_core.errors import BadRequest
 from vidgen_core.inversion import ddim_options
 from vidgen_core.models import unet2d
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.models.tuned import check_base, read_tensors, replaced, tuned_file
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.placement import device_and_dtype
 from vidgen_core.request import Request
 from vidgen_core.run import Run, Window, build_model
 from vidgen_tune_a_video.inflated import st_attention
-from vidgen_tune_a_video.inflations import INFLATIONS, Inflation
+from vidgen_tune_a_video.inflation import Inflation
+from vidgen_tune_a_video.inflations import INFLATIONS
 from vidgen_tune_a_video.inverted import Inverted
 from vidgen_tune_a_video.published import from_published, is_inflated, read_inflated
 
@@ -34,23 +34,16 @@ TRAINED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
 """Parts of the names of the parameters that train (section 3.3 of the paper); the temporal norm stays as it is."""
 
 
-BROUGHT = ("invert", "strength")
-"""Options that a model may bring for edits, whatever the inflation; where nothing is edited they mean nothing."""
-
-
-def build(inflation: str = "st_attention", **options: Any) -> TuneAVideo | Inflation:
-    """The object of the chosen inflation. Raises BadRequest for an option that it does not have, but another has."""
-    kinds: dict[str, Any] = {"st_attention": TuneAVideo, **INFLATIONS}
-    defaults = {key: p.default for kind in kinds.values() for key, p in signature(kind).parameters.items()}
+def build(inflation: str = "st_attention", **options: Any) -> Inflation:
+    """The object of the chosen inflation, with those of the options that are its own."""
+    kinds: dict[str, type[Inflation]] = {TuneAVideo.inflation: TuneAVideo, **INFLATIONS}
     own = signature(kinds[inflation]).parameters
-    for key, value in options.items():
-        if key not in own and key not in BROUGHT and value != defaults.get(key):
-            raise BadRequest(f"tune_a_video.{key}={value} is no option of inflation={inflation}. Leave it out.")
-    made: TuneAVideo | Inflation = kinds[inflation](**{key: options[key] for key in options if key in own})
+    made = kinds[inflation](**{key: value for key, value in options.items() if key in own})
+    made.foreign = frozenset(options.keys() - own.keys())
     return made
 
 
-class TuneAVideo:
+class TuneAVideo(Inflation):
     """ST-attention inflation, one-shot tuning, and edits that start from the clip's inverted noise.
 
     Args:
@@ -63,7 +56,7 @@ class TuneAVideo:
         strength: Share of the way to noise from which an edit starts; 1 as published.
     """
 
-    name = "tune_a_video"
+    inflation = "st_attention"
 
     def __init__(
         self,
@@ -84,6 +77,7 @@ class TuneAVideo:
     @hookimpl
     def prepare_request(self, request: Request) -> Request | None:
         """Look at the clip before anything heavy: there, readable and long enough. Its scenes share its frames."""
+        self.check_request(request)
         if request.video is None or not request.videos or request.videos[0].spans:
             return None
         self.clip(request).check()
@@ -132,49 +126,33 @@ class TuneAVideo:
         unet, self._published = read_inflated(path, dtype)
         return ImageBackbone(unet)
 
-    @hookimpl
     @contextmanager
-    def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
-        """Inflate the image model, put in what was learnt, and read the scheduler as inversion needs it."""
-        self.check_model(run, backbone)
-        assert isinstance(backbone, ImageBackbone)
-        scheduler = backbone.scheduler_config
+    def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
+        """ST-attention is in the image model, and its scheduler is read as inversion needs it, inside the context."""
         with ExitStack() as stack:
             stack.enter_context(st_attention(backbone, run.request.seed))
-            tensors, source = self.learnt(run, backbone)
-            stack.enter_context(replaced(backbone.denoiser, tensors, source))
             if self.inverted.wanted:
-                stack.callback(setattr, backbone, "scheduler_config", scheduler)
-                backbone.scheduler_config = ddim_options(scheduler)
+                stack.callback(setattr, backbone, "scheduler_config", backbone.scheduler_config)
+                backbone.scheduler_config = ddim_options(backbone.scheduler_config)
             yield
 
     def check_model(self, run: Run, backbone: Backbone) -> None:
         """Raise BadRequest for a model that this method cannot inflate."""
-        if not isinstance(backbone, ImageBackbone):
-            raise BadRequest(f"method={self.name} makes a video model of an image model; this one is none.")
+        super().check_model(run, backbone)
         if backbone.extra_channels:
             raise BadRequest(
                 f"This model reads a latent channel beside the noisy ones, such as depth, which {self.name} does "
                 "not supply. Use method=depth, or a model that reads none."
             )
 
-    def learnt(self, run: Run, backbone: Backbone) -> tuple[Mapping[str, Tensor], str]:
-        """Tensors of the inflated network that were tuned, by name, and where they come from."""
-        tuned = run.config["tuned"]
-        if tuned is None:
-            return self._published, str(run.config["model"].get("path"))
-        file = tuned_file(tuned, self.name)
-        tensors, base = read_tensors(file)
-        check_base(base, backbone, file)
-        return {**self._published, **from_published(tensors)}, str(file)
+    def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
+        """As of every inflation, and before it what an inflated model of the published layout holds."""
+        tensors, file = super().learnt(run, backbone)
+        return {**self._published, **from_published(tensors)}, file or str(run.config["model"].get("path"))
 
-    # --------------------------------------------------------------------------------------------- training
-
-    @hookimpl
-    def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
+    def learns(self, name: str) -> bool:
         """Queries and temporal attention; 112 tensors of Stable Diffusion 1.4."""
-        named = backbone.denoiser.named_parameters()
-        return {f"denoiser.{name}": p for name, p in named if any(part in name for part in TRAINED)}
+        return any(part in name for part in TRAINED)
 
     # --------------------------------------------------------------------------------------------- sampling
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.world import draw_scene
-from vidgen_tune_a_video.inflations import INFLATIONS, Inflation
+from vidgen_tune_a_video.inflation import Inflation
+from vidgen_tune_a_video.inflations import INFLATIONS
 from vidgen_tune_a_video.method import build
 from vidgen_tune_a_video.video_ldm import Mixed
 
@@ -23,10 +24,10 @@ from vidgen_core import api
 from vidgen_core.conditioning import Condition, PerFrameText
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
-from vidgen_core.instantiate import instantiate
 from vidgen_core.models import tiny
 from vidgen_core.models.tuned import BASE
 from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.run import batches_of
 from vidgen_core.testing import make_run, request
 from vidgen_core.training.learner import choose_trainables
 from vidgen_core.video_writer import VideoWriter
@@ -275,13 +276,20 @@ def test_a_video_diffusion_model_without_time_is_the_image_model_that_was_traine
         assert torch.equal(predicted(backbone, noise(2)), images(image_model(), noise(2)))
 
 
+def prepared(inflation: str, *options: str) -> list[Any]:
+    chosen = ["method=tune_a_video", f"tune_a_video.inflation={inflation}", "model=moving_shapes_image"]
+    return list(batches_of(compose([*chosen, *options])))
+
+
+def test_only_what_the_user_wrote_must_be_an_option_of_the_inflation() -> None:
+    assert prepared("vdm")  # although this model brings options for edits
+    with pytest.raises(BadRequest, match=r"tune_a_video.stride is no option of inflation=vdm"):
+        prepared("vdm", "tune_a_video.stride=2")
+    with pytest.raises(BadRequest, match=r"tune_a_video.temporal is no option of inflation=st_attention"):
+        prepared("st_attention", "tune_a_video.temporal=false")
+
+
 def test_what_cannot_be_is_refused_by_name() -> None:
-    with pytest.raises(BadRequest, match=r"tune_a_video.stride=2 is no option of inflation=vdm"):
-        build("vdm", stride=2)
-    embedded = compose(["method=tune_a_video", "tune_a_video.inflation=vdm", "model=moving_shapes_image"])
-    assert instantiate(embedded.methods["tune_a_video"])  # whatever the model brings for edits
-    with pytest.raises(BadRequest, match=r"tune_a_video.temporal=False is no option of inflation=st_attention"):
-        build(temporal=False)
     with pytest.raises(BadRequest, match="edits none: data=folder"):
         make_run(request(video="clip.mp4"), {"tune_a_video": build("vdm")})
     with (
@@ -325,3 +333,12 @@ def test_two_steps_on_a_folder_of_videos_leave_what_trained_and_it_samples(
         method="tune_a_video", tuned=tmp_path / "run", prompt="a", **{"output.dir": tmp_path / "made"}
     )
     assert sampled.frames.shape == (4, 64, 64, 3)
+
+
+def test_a_training_refuses_what_its_inflation_cannot_use(clips: Path, tmp_path: Path) -> None:
+    wanted = {"method": "tune_a_video", "tune_a_video.inflation": "vdm", "model": "tiny_image", "data": "folder"}
+    wanted |= {"data.path": clips, "trainer.max_steps": 1, "output.dir": tmp_path / "run"}
+    with pytest.raises(BadRequest, match="strength is no option of inflation=vdm"):
+        api.train(**wanted, **{"tune_a_video.strength": 0.5})
+    with pytest.raises(BadRequest, match="edits none"):
+        api.train(**wanted, video=clips / "0.mp4")

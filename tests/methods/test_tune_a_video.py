@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from vidgen_core.conditioning import Condition, PerFrameText
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.provenance import read_provenance
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
 from vidgen_core.video_writer import VideoWriter
 
@@ -194,6 +196,13 @@ def test_an_edit_brings_the_model_the_clip_and_the_sizes_of_the_tuning(tuned: Pa
     assert len(list((tuned / "inverted").glob("*.safetensors"))) == 1
     other = vg.generate(method="tune_a_video", tuned=tuned, prompt="a dog", **{"output.dir": tmp_path / "c"})
     assert (made.frames != other.frames).any()
+
+
+def test_the_record_of_an_edit_tells_what_was_tuned(tuned: Path, tmp_path: Path) -> None:
+    vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
+    file = tuned / "methods" / "tune_a_video.safetensors"
+    record = read_provenance(tmp_path / "edit" / "run.yaml")
+    assert record["tuned"] == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Path, tmp_path: Path) -> None:
