@@ -28,7 +28,7 @@ from vidgen_tune_a_video.inflated import st_attention
 from vidgen_tune_a_video.inflation import Inflation
 from vidgen_tune_a_video.inflations import INFLATIONS
 from vidgen_tune_a_video.inverted import Inverted
-from vidgen_tune_a_video.published import from_published, is_inflated, read_inflated
+from vidgen_tune_a_video.published import carried, from_published, is_inflated, read_inflated
 
 TRAINED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
 """Parts of the names of the parameters that train (section 3.3 of the paper); the temporal norm stays as it is."""
@@ -70,7 +70,6 @@ class TuneAVideo(Inflation):
     ) -> None:
         self.start, self.stride, self.fit = start, stride, fit
         self.inverted = Inverted(invert, caption, inversion_steps, strength)
-        self._published: dict[str, Tensor] = {}
 
     # ---------------------------------------------------------------------------------------- request, data
 
@@ -123,8 +122,7 @@ class TuneAVideo(Inflation):
 
     def open_denoiser(self, path: str, dtype: torch.dtype) -> ImageBackbone:
         """Only the image U-Net of an inflated model's folder; its temporal tensors are put in by ``attach``."""
-        unet, self._published = read_inflated(path, dtype)
-        return ImageBackbone(unet)
+        return ImageBackbone(read_inflated(path, dtype))
 
     @contextmanager
     def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
@@ -148,7 +146,8 @@ class TuneAVideo(Inflation):
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
         """As of every inflation, and before it what an inflated model of the published layout holds."""
         tensors, file = super().learnt(run, backbone)
-        return {**self._published, **from_published(tensors)}, file or str(run.config["model"].get("path"))
+        tensors = {**carried(backbone.denoiser), **from_published(tensors)}
+        return tensors, file or str(run.config["model"].get("path"))
 
     def learns(self, name: str) -> bool:
         """Queries and temporal attention; 112 tensors of Stable Diffusion 1.4."""

@@ -58,8 +58,8 @@ def _names(file: Path) -> list[str]:
         return []
 
 
-def read_inflated(path: str, dtype: torch.dtype) -> tuple[UNet2DConditionModel, dict[str, Tensor]]:
-    """The image U-Net of an inflated one, and its temporal tensors under our names.
+def read_inflated(path: str, dtype: torch.dtype) -> UNet2DConditionModel:
+    """The image U-Net of an inflated one, which carries the temporal tensors along (``carried``).
 
     Raises BadRequest where the folder has no weights, or names and shapes do not fit; all are named.
     """
@@ -73,7 +73,14 @@ def read_inflated(path: str, dtype: torch.dtype) -> tuple[UNet2DConditionModel, 
     image = {name: tensor.to(dtype) for name, tensor in tensors.items() if "_temp." not in name}
     loading.check_layout(unet, {name: list(tensor.shape) for name, tensor in image.items()}, str(folder))
     unet.load_state_dict(image, assign=True)
-    return unet.eval(), from_published({name: tensor for name, tensor in tensors.items() if "_temp." in name})
+    # On the network, not on a method's object: that is made anew for every batch of a request, the network is not.
+    unet.carried = from_published({name: tensor for name, tensor in tensors.items() if "_temp." in name})
+    return unet.eval()
+
+
+def carried(network: Any) -> dict[str, Tensor]:
+    """The temporal tensors, under our names, that an image U-Net carries along; none unless it was inflated."""
+    return dict(getattr(network, "carried", {}))
 
 
 def as_2d(config: Mapping[str, Any]) -> dict[str, Any]:
