@@ -1,4 +1,4 @@
-"""vidgen list    The methods, models, experiments, metrics and judges that are installed, and plugins that are broken.
+"""vidgen list    The methods, models, experiments, metrics, judges ... that are installed, and plugins that are broken.
 
 vidgen list --why <plugin>    The traceback of a broken plugin.
 """
@@ -11,7 +11,13 @@ from vidgen_core.catalog import read_catalog
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.plugin import conf_packages, discover
 
-GROUPS = {"Models": "model", "Experiments": "experiment", "Metrics": "metric", "Judges": "judge"}
+GROUPS = {
+    "Models": "model",
+    "Experiments": "experiment",
+    "Metrics": "metric",
+    "Judges": "judge",
+    "Optical flow": "flow",
+}
 """Title of a table -> the group of configuration files that it lists."""
 
 

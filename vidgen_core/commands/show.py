@@ -11,7 +11,7 @@ from vidgen_core.hookspecs import kinds
 from vidgen_core.instantiate import instantiate
 from vidgen_core.plugin import Found, Plugin, conf_packages, discover
 
-PREFIXES = {"model": "model.", "experiment": "", "metric": "metrics.{}.", "judge": "judge."}
+PREFIXES = {"model": "model.", "experiment": "", "metric": "metrics.{}.", "judge": "judge.", "flow": "flow."}
 """Groups whose options can be shown -> what the keys of an option begin with."""
 
 

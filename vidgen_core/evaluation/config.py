@@ -37,6 +37,12 @@ SET_BY_THE_EVALUATION = {
 """Keys of a request that an experiment sets by itself, and what to write instead."""
 
 
+PARTS = {"judge": "none", "flow": "opencv"}
+"""Groups that an evaluation takes one option of, for all metrics that ask for it -> the option if nobody chooses."""
+
+CHOSEN = ("experiment", "metric", *PARTS)
+"""Keys whose value is the name of a file, or a list of them."""
+
 DRAWN = ("rows", "stories", "clips", "tunings")
 """Keys of an experiment that are taken whole: what is compared, and on what."""
 
@@ -63,7 +69,7 @@ class Evaluation:
     """A checked evaluation: plain data.
 
     Attributes:
-        config: All keys of ``conf/evaluate.yaml``, of the experiment and of the chosen metrics and judge.
+        config: All keys of ``conf/evaluate.yaml``, of the experiment and of the chosen metrics and parts.
         experiment: Its name; empty where videos are scored that are there.
         metrics: Names of the chosen metrics.
         rows: What is compared.
@@ -77,7 +83,7 @@ class Evaluation:
     request: tuple[str, ...] = ()
 
     def build_metrics(self) -> Instruments:
-        """The metrics by name; one judge, and one CLIP, serves all metrics that ask for one."""
+        """The metrics by name; one judge, one CLIP and so on serves all metrics that ask for it."""
         shared: dict[str, Any] = {}
         built: dict[str, Metric] = {}
         for name in self.metrics:
@@ -103,7 +109,11 @@ class Evaluation:
                 f"metric={name} asks a judge. Choose one: judge=openai with judge.model=..., or judge=transformers "
                 "with judge.path=..."
             )
-        return {"judge": judge, "clip": {"_target_": "vidgen_core.metrics.clip.load", **self.config["clip"]}}
+        return {
+            **{part: self.config[part] for part in PARTS},
+            "clip": {"_target_": "vidgen_core.metrics.clip.load", **self.config["clip"]},
+            "chunks": {"_target_": "vidgen_core.metrics.chunks.Chunks", **self.config["chunks"]},
+        }
 
 
 def compose_evaluation(arguments: Sequence[str], values: Mapping[str, Any] | None = None) -> Evaluation:
@@ -115,13 +125,16 @@ def compose_evaluation(arguments: Sequence[str], values: Mapping[str, Any] | Non
     catalog = read_catalog(conf_packages(found))
     asked = [*(_argument(argument) for argument in arguments), *from_python(values or {})]
     _refuse_twice(asked)
-    chosen = {override.key: override for override in asked if override.key in ("experiment", "metric", "judge")}
+    chosen = {override.key: override for override in asked if override.key in CHOSEN}
     experiment = str(chosen["experiment"].value or "") if "experiment" in chosen else ""
     content = read_experiment(experiment, "evaluate") if experiment else {}
     metrics = _metrics(chosen.get("metric"), content.get("metric") or [], catalog)
-    judge = _option("judge", str(chosen["judge"].value), catalog) if "judge" in chosen else content.get("judge", "none")
-    documented = _documented(catalog, experiment, metrics, judge)
-    tree = _tree(content, metrics, judge, conf_packages(found))
+    parts = {
+        part: _option(part, str(chosen[part].value if part in chosen else content.get(part) or default), catalog)
+        for part, default in PARTS.items()
+    }
+    documented = _documented(catalog, experiment, metrics, parts)
+    tree = _tree(content, metrics, parts, conf_packages(found))
     own, request = _split(asked, tree, documented, catalog)
     given = set_values(tree, own, tuple(chosen), (), (), documented)
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
@@ -172,26 +185,33 @@ def _option(group: str, name: str, catalog: Catalog) -> str:
     return name
 
 
-def _documented(catalog: Catalog, experiment: str, metrics: Sequence[str], judge: str) -> dict[str, Key]:
+def _documented(catalog: Catalog, experiment: str, metrics: Sequence[str], parts: Mapping[str, str]) -> dict[str, Key]:
     keys = dict(catalog[""]["evaluate"].keys)
     if experiment:
         keys |= catalog["experiment"][experiment].keys
     for name in metrics:
         keys |= {f"metrics.{name}.{key}": entry for key, entry in catalog["metric"][name].keys.items()}
-    return keys | {f"judge.{key}": entry for key, entry in catalog["judge"][judge].keys.items()}
+    for part, name in parts.items():
+        keys |= {f"{part}.{key}": entry for key, entry in catalog[part][name].keys.items()}
+    return keys
 
 
-def _tree(content: Mapping[str, Any], metrics: Sequence[str], judge: str, packages: Sequence[str]) -> DictConfig:
+def _tree(
+    content: Mapping[str, Any], metrics: Sequence[str], parts: Mapping[str, str], packages: Sequence[str]
+) -> DictConfig:
     from omegaconf import OmegaConf
 
     from vidgen_core.search_path import compose_groups
 
-    tree = compose_groups([f"metric=[{','.join(metrics)}]", f"judge={judge}"], packages, "evaluate")
+    groups = [f"{part}={name}" for part, name in parts.items()]
+    tree = compose_groups([f"metric=[{','.join(metrics)}]", *groups], packages, "evaluate")
     OmegaConf.set_struct(tree, False)
     for name, value in content.items():
-        OmegaConf.update(tree, name, value, merge=name not in DRAWN, force_add=True)
-    if "judge" not in tree or tree.judge is None:
-        OmegaConf.update(tree, "judge", {}, force_add=True)
+        if name not in PARTS:
+            OmegaConf.update(tree, name, value, merge=name not in DRAWN, force_add=True)
+    for part in PARTS:
+        if part not in tree or tree[part] is None:
+            OmegaConf.update(tree, part, {}, force_add=True)
     return tree
 
 
@@ -203,15 +223,15 @@ def _split(
 
     valid = flatten(OmegaConf.to_container(tree))
     config = catalog[""]["config"].keys
-    groups = {group for group in catalog if group and group not in ("metric", "judge", "experiment")}
+    groups = {group for group in catalog if group and group not in CHOSEN}
     methods = catalog.get("method", {})
     own: list[Override] = []
     request: list[str] = []
     for override in asked:
         key, first = override.key, override.key.partition(".")[0]
-        if key in ("experiment", "metric", "judge"):
+        if key in CHOSEN:
             continue
-        if key in valid or (first in ("metrics", "judge") and first != key):
+        if key in valid or (first in ("metrics", *PARTS) and first != key):
             path = key in documented and documented[key].comment.startswith("path")
             own.append(Override(key, None if override.raw in ("", "null") else override.raw, override.raw))
             if not path:
