@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from inspect import signature
 from typing import Any
 
@@ -70,6 +71,7 @@ class TuneAVideo(Inflation):
     ) -> None:
         self.start, self.stride, self.fit = start, stride, fit
         self.inverted = Inverted(invert, caption, inversion_steps, strength)
+        self._opened = lru_cache(maxsize=1)(OneClip)  # read once, however many windows ask for it
 
     # ---------------------------------------------------------------------------------------- request, data
 
@@ -88,7 +90,7 @@ class TuneAVideo(Inflation):
         prompts = request.videos[0].prompts if request.videos else ("",)
         captions = prompts if self.inverted.caption is None else (self.inverted.caption,)
         size = (request.height, request.width)
-        return OneClip(
+        return self._opened(
             request.video, captions, request.num_frames, size, self.start, self.stride, self.spread, self.fit
         )
 
