@@ -14,18 +14,22 @@ SIZES = ("num_frames", "height", "width", "fps")
 
 
 def read_tuned(asked: Sequence[Override]) -> dict[str, Any]:
+    """As ``tuned_config``, of what the user wrote."""
+    return tuned_config(next((override.value for override in asked if override.key == "tuned"), None))
+
+
+def tuned_config(tuned: str | Path | None) -> dict[str, Any]:
     """The configuration that the run of ``tuned=`` was trained with; empty where none is given, or a bare file of
     weights. Raises BadRequest for a folder that is not there or that no training left."""
-    written = [override.value for override in asked if override.key == "tuned" and override.value]
-    if not written:
+    if not tuned:
         return {}
-    path = Path(str(written[0])).expanduser()
+    path = Path(str(tuned)).expanduser()
     if path.is_file():
         return {}
     record = path / "run.yaml"
     if not record.is_file():
         what = "a run of `vidgen train`: it has no run.yaml" if path.is_dir() else "there"
-        raise BadRequest(f"tuned={written[0]} is not {what}. Give the folder that a training wrote, or its weights.")
+        raise BadRequest(f"tuned={tuned} is not {what}. Give the folder that a training wrote, or its weights.")
     from vidgen_core.provenance import read_provenance
 
     config: dict[str, Any] = read_provenance(record)["config"]

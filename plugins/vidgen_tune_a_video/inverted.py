@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,7 +17,9 @@ from vidgen_core.data.one_clip import OneClip
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.errors import BadRequest
 from vidgen_core.inversion import inversion, reconstruction
-from vidgen_core.noise import seed_of
+from vidgen_core.noise import keyed_noise, seed_of
+from vidgen_core.training.latents import of_posterior
+from vidgen_core.tuned_run import tuned_config
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -48,86 +50,95 @@ class Inverted:
 
         Raises BadRequest where the window reaches beyond the clip, or the scheduler cannot follow an inversion.
         """
-        scheduler = type(run.make_scheduler()).__name__
-        if scheduler != "DDIMScheduler":
-            raise BadRequest(
-                f"Edits start from noise that was inverted by DDIM, and {scheduler} does not lead back from it. Use "
-                "scheduler=ddim, or start afresh: invert=none."
-            )
-        clean = self.clean(run, window, clip)
-        prompt = self.prompt(run) if self.with_caption else ""
+        _check(run, window, clip)
         sampled = run.request.num_inference_steps
         steps = self.steps or sampled
+        # One step at least, whatever the strength: of none there would be nothing to sample.
         walked = max(round(self.strength * steps), 1)
         window.first_step = min(sampled - round(self.strength * sampled), sampled - 1)
-        file = self.cache_file(run, condition, clean, prompt, (steps, walked))
+        way = Way(self.prompt(run) if self.with_caption else "", steps, walked)
+        file = _cache_file(run, window, clip, condition, way)
         if file is not None and file.is_file():
             kept = load_file(file)
         else:
-            noise = list(inversion(run, condition, clean, steps, prompt, walked))[-1]
-            back = reconstruction(run, condition, noise, steps, prompt, walked)
-            lost = (back.cpu() - clean.cpu()).square().mean().sqrt() / clean.cpu().square().mean().sqrt()
-            kept = {"noise": noise.cpu().contiguous(), "error": lost}
+            kept = _invert(run, condition, clean_latents(run, window, clip), way)
             if file is not None:
                 _write(kept, file)
         error = float(kept["error"])
         run.provenance["inversion"] = {
             "steps": walked,
             "of": steps,
-            "prompt": prompt,
+            "prompt": way.prompt,
             "reconstruction_error": round(error, 4),
         }
         print(f"inverted in {walked} steps; sampling back without guidance is {error:.1%} off", file=sys.stderr)
         return kept["noise"].to(run.backbone.device).expand(len(run.request.videos), -1, -1, -1, -1)
 
-    def clean(self, run: Run, window: Window, clip: OneClip) -> Tensor:
-        """(1, C, F, h, w) scaled latents of the clip's frames in the window, drawn from the VAE's posterior.
-
-        Its mean would not do: where a picture is flat, only that little noise grows into the noise of the inversion.
-        """
-        frames = clip.frames()
-        if window.span.stop > len(frames):
-            raise BadRequest(f"The clip has {len(frames)} frames; {window.span.stop} are to be made of it.")
-        frames = frames[window.span.start : window.span.stop]
-        moments = run.backbone.encode(to_model_range(frames.to(run.backbone.device)).float())
-        mean, log_variance = moments.float().cpu().chunk(2, dim=1)
-        generator = torch.Generator().manual_seed(seed_of("posterior", clip.content, window.span.start))
-        drawn = torch.randn(mean.shape, generator=generator)  # the same for a clip, whatever the seed of the edit
-        latents = mean + (0.5 * log_variance.clamp(-30, 20)).exp() * drawn
-        return (latents * run.backbone.vae.config.scaling_factor).transpose(0, 1)[None]
-
     def prompt(self, run: Run) -> str:
         """The clip's caption; the empty text, with a warning, where nobody said it."""
-        caption = self.caption or tuned_record(run).get("prompt")
+        caption = self.caption or tuned_config(run.config["tuned"]).get("prompt")
         if isinstance(caption, list):
             caption = " ".join(caption)
         if not caption:
             run.warn("nobody said what the clip shows (caption='...'), so it is inverted without text.")
         return str(caption or "")
 
-    def cache_file(
-        self, run: Run, condition: Condition, clean: Tensor, prompt: str, steps: tuple[int, int]
-    ) -> Path | None:
-        """Where the inverted noise is kept: beside the tuned weights, named by all that it depends on."""
-        tuned = Path(str(run.config["tuned"] or "")).expanduser()
-        if run.config["tuned"] is None or not tuned.is_dir():
-            return None
-        digest = hashlib.sha256()
-        for weights in sorted((tuned / "methods").glob("*.safetensors")):
-            digest.update(weights.read_bytes())
-        for tensor in (clean, *_tensors(condition)):
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        facts = [prompt, steps, str(run.backbone.dtype), run.backbone.weights, run.backbone.scheduler_config]
-        digest.update(json.dumps([*facts, run.config["scheduler"]], sort_keys=True, default=str).encode())
-        return tuned / "inverted" / f"{digest.hexdigest()[:24]}.safetensors"
+
+class Way(NamedTuple):
+    """How a clip is inverted: under which text, on a grid of how many steps, and how many of them."""
+
+    prompt: str
+    steps: int
+    walked: int
 
 
-def tuned_record(run: Run) -> dict[str, Any]:
-    """The configuration that the tuned run was trained with; empty where it left none."""
-    import yaml
+def clean_latents(run: Run, window: Window, clip: OneClip) -> Tensor:
+    """(1, C, F, h, w) scaled latents of the clip's frames in the window, drawn from the VAE's posterior, on the CPU.
 
-    file = Path(str(run.config["tuned"] or "")).expanduser() / "run.yaml"
-    return dict(yaml.safe_load(file.read_text()).get("config") or {}) if file.is_file() else {}
+    Its mean would not do: where a picture is flat, only that little noise grows into the noise of the inversion. What
+    is drawn belongs to the clip's frame: it is the same in every window and for every seed.
+    """
+    frames = clip.frames()[window.span.start : window.span.stop]
+    moments = run.backbone.encode(to_model_range(frames.to(run.backbone.device)))
+    mean, deviation = of_posterior(moments.float().cpu()[None])
+    shape = (mean.shape[1], mean.shape[3], mean.shape[4])
+    drawn = keyed_noise(seed_of(clip.content), [0], window.span, shape, stage="posterior")
+    return (mean + deviation * drawn) * run.backbone.vae.config.scaling_factor
+
+
+def _check(run: Run, window: Window, clip: OneClip) -> None:
+    scheduler = type(run.make_scheduler()).__name__
+    if scheduler != "DDIMScheduler":
+        raise BadRequest(
+            f"Edits start from noise that was inverted by DDIM, and {scheduler} does not lead back from it. Use "
+            "scheduler=ddim, or start afresh: invert=none."
+        )
+    if window.span.stop > len(clip.indices):
+        raise BadRequest(f"The clip has {len(clip.indices)} frames; {window.span.stop} are to be made of it.")
+
+
+def _invert(run: Run, condition: Condition, clean: Tensor, way: Way) -> dict[str, Tensor]:
+    """``noise``, and ``error``: how far off the clip is to which it leads back, relative to the clip."""
+    print(f"inverting the clip: {way.walked} steps to its noise, and as many back to compare", file=sys.stderr)
+    noise = deque(inversion(run, condition, clean, way.steps, way.prompt, way.walked), maxlen=1).pop()
+    back = reconstruction(run, condition, noise, way.steps, way.prompt, way.walked).cpu()
+    lost = (back - clean).square().mean().sqrt() / clean.square().mean().sqrt()
+    return {"noise": noise.cpu().contiguous(), "error": lost}
+
+
+def _cache_file(run: Run, window: Window, clip: OneClip, condition: Condition, way: Way) -> Path | None:
+    """Where the inverted noise is kept: beside the tuned weights, named by all that it depends on."""
+    tuned = Path(str(run.config["tuned"] or "")).expanduser()
+    if run.config["tuned"] is None or not tuned.is_dir():
+        return None
+    backbone = run.backbone
+    weights = [backbone.weights or run.config["model"], run.provenance["tuned"]]  # drawn weights have no file
+    schedule = [backbone.scheduler_config, run.config["scheduler"]]
+    facts = [weights, schedule, str(backbone.dtype), clip.content, [window.span.start, window.span.stop], way]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    for tensor in _tensors(condition):
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return tuned / "inverted" / f"{digest.hexdigest()[:24]}.safetensors"
 
 
 def _tensors(condition: Any) -> list[Tensor]:

@@ -15,23 +15,29 @@ import torch
 from safetensors.torch import load_file
 from vidgen_tune_a_video.export import export
 from vidgen_tune_a_video.inflated import st_attention
+from vidgen_tune_a_video.inverted import clean_latents
 from vidgen_tune_a_video.merged_attention import _works
+from vidgen_tune_a_video.method import build
 from vidgen_tune_a_video.st_attention import _concatenated, _materialised, _merged
 
 import vidgen_core as vg
+from vidgen_core import hookimpl, testing
 from vidgen_core.api import train
 from vidgen_core.attention import BACKENDS
 from vidgen_core.conditioning import Condition, PerFrameText
 from vidgen_core.config import compose
+from vidgen_core.data.one_clip import OneClip
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.provenance import read_provenance
-from vidgen_core.run import generate
+from vidgen_core.run import Group, Run, Window, generate
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
+from vidgen_core.video import VideoReader
 from vidgen_core.video_writer import VideoWriter
 
 T = torch.tensor(500)
+QUICK = {"method": "tune_a_video", "num_inference_steps": 2, "scheduler": "ddim"}
 
 
 @contextmanager
@@ -193,20 +199,70 @@ def test_a_tuned_run_holds_only_what_changed(tuned: Path) -> None:
 
 
 def test_an_edit_brings_the_model_the_clip_and_the_sizes_of_the_tuning(tuned: Path, tmp_path: Path) -> None:
-    made = vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
+    made = vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
     assert made.frames.shape == (4, 64, 64, 3)
-    again = vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", seed=5, **{"output.dir": tmp_path / "b"})
+    again = vg.generate(**QUICK, tuned=tuned, prompt="a circle", seed=5, **{"output.dir": tmp_path / "b"})
     assert (made.frames == again.frames).all()  # from inverted noise the seed plays no part
-    assert len(list((tuned / "inverted").glob("*.safetensors"))) == 1
-    other = vg.generate(method="tune_a_video", tuned=tuned, prompt="a dog", **{"output.dir": tmp_path / "c"})
+    other = vg.generate(**QUICK, tuned=tuned, prompt="a dog", **{"output.dir": tmp_path / "c"})
     assert (made.frames != other.frames).any()
 
 
 def test_the_record_of_an_edit_tells_what_was_tuned(tuned: Path, tmp_path: Path) -> None:
-    vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
+    vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
     file = tuned / "methods" / "tune_a_video.safetensors"
     record = read_provenance(tmp_path / "edit" / "run.yaml")
     assert record["tuned"] == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def test_a_clip_that_was_inverted_is_neither_read_nor_encoded_again(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = {**QUICK, "tuned": tuned, "prompt": "a circle"}
+    made = vg.generate(**edit, **{"output.dir": tmp_path / "first"})
+    for kind, name in ((OneClip, "frames"), (ImageBackbone, "encode")):
+        monkeypatch.setattr(kind, name, lambda *_: pytest.fail("the clip was looked at"))
+    again = vg.generate(**edit, **{"output.dir": tmp_path / "again"})
+    assert (made.frames == again.frames).all()
+
+
+@pytest.mark.parametrize(("strength", "first"), [(0, 3), (0.1, 3), (0.5, 2), (1, 0)])
+def test_an_edit_starts_where_its_noise_lies_and_takes_a_step_at_least(
+    strength: float, first: int, tuned: Path, tmp_path: Path
+) -> None:
+    steps = []
+    edit = {"method": "tune_a_video", "tuned": tuned, "prompt": "a circle", "num_inference_steps": 4}
+    edit |= {"tune_a_video.strength": strength, "output.dir": tmp_path / "edit"}
+    vg.generate(**edit, on_step=lambda step, latents: steps.append(step.index))
+    assert steps == list(range(first, 4))
+    assert read_provenance(tmp_path / "edit" / "run.yaml")["inversion"]["steps"] == 4 - first
+
+
+class Halves:
+    """Two windows, each half of the video."""
+
+    @hookimpl
+    def plan(self, run: Run) -> list[Group]:
+        half = run.request.num_frames // 2
+        spans = [range(half), range(half, 2 * half)]
+        return [Group((Window(span, span, index, index),)) for index, span in enumerate(spans)]
+
+
+@torch.no_grad()
+def test_windows_share_a_clip_that_is_read_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reads = VideoReader.frames, []
+    monkeypatch.setattr(VideoReader, "frames", lambda *arguments: reads.append(1) or read(*arguments))
+    wanted = testing.request("a dog", num_frames=4, height=64, width=64, video=str(clip))
+    config = {"tuned": None, "model": {}, "scheduler": {"name": "DDIMScheduler"}}
+    testing.latents(wanted, {"tune_a_video": build(), "halves": Halves()}, config, tiny.build_image())
+    assert len(reads) == 1
+
+
+@torch.no_grad()
+def test_a_frame_of_the_clip_is_encoded_alike_in_every_window(clip: Path) -> None:
+    run, opened = testing.make_run(testing.request()), OneClip(clip, ["a square"], 4, (64, 64))
+    run.backbone = tiny.build_image()
+    whole, part = (clean_latents(run, Window(span, span), opened) for span in (range(4), range(1, 3)))
+    assert torch.allclose(whole[:, :, 1:3], part, atol=1e-6)
 
 
 def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Path, tmp_path: Path) -> None:
@@ -242,9 +298,6 @@ def published(embedded: Path, clip: Path) -> dict[str, Any]:
     return {**QUICK, **edit, "model.path": folder, "tune_a_video.caption": "a square"}
 
 
-QUICK = {"method": "tune_a_video", "num_inference_steps": 2, "scheduler": "ddim"}
-
-
 def test_an_exported_model_is_of_the_published_layout_and_edits_just_the_same(
     embedded: Path, published: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -269,8 +322,8 @@ def test_every_batch_has_what_a_published_model_has_learnt(published: dict[str, 
 @pytest.mark.parametrize("both", [["tune_a_video", "talc"], ["talc", "tune_a_video"]], ids=["+talc", "talc+"])
 def test_scenes_of_an_edit(both: list[str], mode: str, tuned: Path, tmp_path: Path) -> None:
     scenes = {"prompt": ["a circle", "a dog"], "talc.mode": mode, "output.dir": tmp_path / "scenes"}
-    made = vg.generate(method=both, tuned=tuned, **scenes)
-    plain = vg.generate(method="tune_a_video", tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "plain"})
+    made = vg.generate(**{**QUICK, "method": both}, tuned=tuned, **scenes)
+    plain = vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "plain"})
     assert made.frames.shape == plain.frames.shape
     assert (made.frames[-1] != plain.frames[-1]).any()
 

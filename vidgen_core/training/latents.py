@@ -35,11 +35,16 @@ def encoded(run: Run, batch: Batch, posterior: str = "sample") -> Tensor:
             for sample, part in zip(fresh, moments.split([sum(s.scene_frames) for s in fresh]), strict=True):
                 sample.moments = part
     moments = torch.stack([sample.moments.to(device).float() for sample in batch.samples if sample.moments is not None])
-    mean, log_variance = moments.transpose(1, 2).chunk(2, dim=1)
+    latents, deviation = of_posterior(moments)
     if posterior == "sample":
-        deviation = torch.exp(0.5 * log_variance.clamp(-30, 20))
-        mean = mean + deviation * keyed_normal(batch, mean.shape[1:], "posterior").to(mean)
-    return mean * run.backbone.vae.config.scaling_factor
+        latents = latents + deviation * keyed_normal(batch, latents.shape[1:], "posterior").to(latents)
+    return latents * run.backbone.vae.config.scaling_factor
+
+
+def of_posterior(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, C, F, h, w), not scaled, from the VAE's moments (B, F, 2 C, h, w)."""
+    mean, log_variance = moments.transpose(1, 2).chunk(2, dim=1)
+    return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
 
 
 def _kept(run: Run, sample: Sample) -> Tensor:
