@@ -17,7 +17,7 @@ from vidgen_core.overrides import PROMPTS, Override, from_python, is_literal, pa
 from vidgen_core.plugin import READS, Found, Plugin, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
-from vidgen_core.tuned_run import SIZES, read_tuned, take_over
+from vidgen_core.tuned_run import SIZES, read_tuned, take_clip, take_over
 from vidgen_core.values import check_value, flatten, plain, put, set_values
 
 Catalog = dict[str, dict[str, Option]]
@@ -79,9 +79,7 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
 
     groups = [f"{group}={option}" for group, option in choices.items()] + [f"method=[{','.join(methods)}]"]
     tree = compose_groups(groups, conf_packages(found), entry)
-    for name, options in (tree["model"].get("method_options") or {}).items():
-        for key, value in options.items() if name in methods else ():
-            tree["methods"][name][key] = value
+    _take_method_options(tree, list(methods))
     if tuned:
         take_over(tree, tuned, list(methods), "model" not in {override.key for override in asked})
     documented = _documented(catalog, choices, list(methods), entry)
@@ -89,13 +87,11 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
     _take_method_path(config, given)
-    taken = ("video",) if config["prompts_file"] else ("video", "prompt")
-    config |= {key: tuned[key] for key in taken if tuned and config[key] is None and key not in given}
+    if tuned:
+        take_clip(config, tuned, given)
     if "trainer" in config:
         _take_trainer_defaults(config, given, documented)
     _check_families(config, methods, catalog)
-    if "num_frames" in tuned:  # the clip's, for methods that divide a number of frames that was asked for
-        config["given"] = sorted({*given, "num_frames"})
     user = {key: config[key] for key in given if key in config}
     return _complete(config, user, found, documented, tuned=tuned)
 
@@ -245,6 +241,14 @@ def _check_reads(config: Mapping[str, Any], found: Mapping[str, Found]) -> None:
         if not candidates & reading:
             mend = f" Methods that read {read}=: {', '.join(sorted(reading))}." if reading else ""
             raise BadRequest(f"{key}= is given, but no chosen method reads it. Leave it out.{mend}")
+
+
+def _take_method_options(tree: Any, methods: Sequence[str]) -> None:
+    """Options of the chosen methods that suit the model; a tuned run's and the user's are set later."""
+    options = tree["model"].get("method_options") or {}
+    for name in methods:
+        for key, value in (options.get(name) or {}).items():
+            tree["methods"][name][key] = value
 
 
 def _take_method_path(config: dict[str, Any], given: Mapping[str, Any]) -> None:

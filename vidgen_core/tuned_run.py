@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,18 @@ def take_over(tree: Any, record: Mapping[str, Any], methods: Sequence[str], same
     from omegaconf import OmegaConf
 
     if same_model:
-        tree["model"] = OmegaConf.create(record["model"])
+        # Its path is the one that was tuned on, whatever else the model has for a method.
+        tree["model"] = OmegaConf.create({k: v for k, v in record["model"].items() if k != "method_paths"})
     for name in methods:
         for key, value in (record["methods"].get(name) or {}).items():
             if key in tree["methods"][name] and not key.endswith(("_target_", "_defaults")):
                 OmegaConf.update(tree, f"methods.{name}.{key}", value, merge=False)
+
+
+def take_clip(config: dict[str, Any], record: Mapping[str, Any], given: Collection[str]) -> None:
+    """The tuned run's clip, and its prompt as an example, where the user names none."""
+    for key in ("video",) if config["prompts_file"] else ("video", "prompt"):
+        if config[key] is None and key not in given:
+            config[key] = record[key]
+    # The clip's, for methods that divide a number of frames that was asked for.
+    config["given"] = sorted({*given, "num_frames"})
