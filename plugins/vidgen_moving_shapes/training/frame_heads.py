@@ -5,6 +5,7 @@ position of a frame in the clip; a colour that an earlier scene names and the fr
 thrown away after training, ask for the product at once.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,7 +13,7 @@ from diffusers import UNet3DConditionModel
 from torch import Tensor, nn
 
 
-class FrameHeads(nn.Module):
+class FrameHeads(nn.Module, ABC):
     """One linear reading per frame of the features after the last down, the middle and the first up block.
 
     Args:
@@ -35,6 +36,7 @@ class FrameHeads(nn.Module):
     reads = ""
     """The extra tensor of a sample that holds the truth."""
 
+    @abstractmethod
     def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
         """Named mean squared errors, scalars, for the features of the last forward pass.
 
@@ -42,7 +44,6 @@ class FrameHeads(nn.Module):
             truth: (B, F, n), see ``clips.CaptionedClip``.
             captioned: (B,) 1 where the network saw a caption, 0 where there is nothing to read.
         """
-        raise NotImplementedError
 
     def _misses(self, targets: Tensor, captioned: Tensor) -> Tensor:
         """(targets,) squared errors, the mean over blocks, clips and frames."""
