@@ -33,21 +33,12 @@ STABLE_2 = {
 
 
 def image_model(in_channels: int = 4, **keys) -> unet2d.ImageBackbone:
-    parts = tiny.build()
+    backbone = tiny.build_image(in_channels=in_channels)
     torch.manual_seed(0)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=8,
-        in_channels=in_channels,
-        out_channels=4,
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=32,
-        **(keys or STABLE_1),
-    ).eval()
-    scheduler = {**tiny.SCHEDULER, "prediction_type": "v_prediction"}
-    return unet2d.ImageBackbone(unet, parts.vae, parts.text_encoder, parts.tokenizer, scheduler_config=scheduler)
+    config = {**backbone.denoiser.config, **(keys or STABLE_1)}
+    backbone.denoiser = diffusers.UNet2DConditionModel.from_config(config).eval()
+    backbone.scheduler_config["prediction_type"] = "v_prediction"
+    return backbone
 
 
 def sample(batch: int = 2, channels: int = 4):
