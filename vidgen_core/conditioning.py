@@ -48,6 +48,10 @@ class PerFrameText:
         """The text of some of the window's frames."""
         return PerFrameText(self.embeds, self.index[:, frames], self.tokens)
 
+    def without(self, source: str) -> PerFrameText:
+        """The same text without the image tokens of one source."""
+        return PerFrameText(self.embeds, self.index, {s: rows for s, rows in self.tokens.items() if s != source})
+
 
 class Condition(dict[str, Any]):
     """The named conditions of one window. Any value may be ``Branches``."""

@@ -44,13 +44,15 @@ class Window:
     memory: dict[str, Any] = field(default_factory=dict)
     condition: conditioning.Condition = field(default_factory=conditioning.Condition)
     latents: Tensor | None = None  # B C F h w, F = len(span)
-    given: Tensor | None = None  # B F 3 H W float in [0, 1]: frames that are known, delivered as they are
+    given: Callable[[], Tensor] | None = (
+        None  # reads known frames (1 or B, F, 3, H, W) in [0, 1]: delivered as they are
+    )
     first_step: int = 0  # the sampling step whose noise level the first latents have
     inputs: dict[tuple[str, ...], ModelInput] = field(default_factory=dict)  # per set of branches, made once
 
     def release(self) -> None:
         """Drop the tensors of a window that has left: memory must not grow with the number of windows."""
-        self.latents = self.given = None
+        self.latents = None
         self.memory, self.inputs, self.condition = {}, {}, conditioning.Condition()
 
     @property
@@ -200,12 +202,14 @@ class Run:
 
         Frames outside ``keep`` are never decoded. Where nobody remembers, no more than a few are ever held.
         """
-        assert window.latents is not None
         start, at_once = window.keep.start, self.placement.vae_slice
         parts: Iterable[Tensor]
         if window.given is not None:
-            parts = window.given[:, window.kept].split(at_once, dim=1)
+            known = window.given().expand(len(self.request.videos), -1, -1, -1, -1)
+            window.latents = self.backbone.to_latents(known, at_once)  # for the journal
+            parts = known[:, window.kept].split(at_once, dim=1)
         else:
+            assert window.latents is not None
             parts = self.backbone.decode(window.latents[:, :, window.kept], at_once)
         if self.moments.owners("remember"):
             kept = torch.cat(list(parts), dim=1)
@@ -323,6 +327,9 @@ def frames(
     denoise = sampling.denoiser(run)
 
     def windows(group: Group) -> Iterator[Window]:
+        if all(window.given is not None for window in group.windows):
+            yield from group.windows
+            return
         if not all(window.index in finished for window in group.windows):
             yield from run.moments.sample(run=run, group=group, denoise=denoise)
             return
@@ -333,7 +340,8 @@ def frames(
     def decoded() -> Iterator[FrameBlock]:
         for group in run.groups:
             for window in windows(group):
-                check_latents(run, window)
+                if window.given is None:
+                    check_latents(run, window)
                 yield from run.decode(window)
             # Reached when the next frames are asked for: those of this group have left by then.
             for window in group.windows:

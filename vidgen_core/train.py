@@ -184,7 +184,7 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     run.place(backbone, Placement(accelerator.device, torch.float32, guidance=guidance))
     stack.enter_context(backbone.attention_installed(str(config["attention"])))
     stack.enter_context(run.moments.attach(run=run, backbone=backbone))
-    stack.enter_context(dropout_of(backbone.denoiser, options["dropout"]))
+    stack.enter_context(dropout_of((backbone.denoiser, backbone.methods), options["dropout"]))
     if options["gradient_checkpointing"]:
         stack.enter_context(gradient_checkpointing(backbone.denoiser, backbone.methods))
     backbone.methods.to(accelerator.device)

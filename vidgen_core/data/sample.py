@@ -52,6 +52,7 @@ class Batch:
     draw: Draw
     skipped: tuple[tuple[str, str], ...] = ()  # broken items that were replaced: name, reason
     timestep: int | None = None  # one for all samples, as in validation; None draws them
+    memory: dict[str, Any] = field(default_factory=dict)  # method -> what it recalls here; set by its objective
 
     def __len__(self) -> int:
         return len(self.samples)

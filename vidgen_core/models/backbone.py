@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,26 +121,30 @@ class Backbone(nn.Module):
     @contextmanager
     def attention_installed(self, name: str) -> Iterator[None]:
         """Run every attention of the denoiser through the backend ``name``, with per-frame text, inside the context."""
-        name, self.attend = attention.backend(name, self.device, self.dtype)
-        self.attention = name
-        if self.denoiser is None:
-            yield
-            return
+        self.attention, self.attend = attention.backend(name, self.device, self.dtype)
+        try:
+            if self.denoiser is None:
+                yield
+                return
+            with self.readied(self.denoiser) as self.text_attention:
+                yield
+        finally:
+            self.text_attention, self.inputs = TextAttention(), None
+            self.attention, self.attend = "sdpa", attention.BACKENDS["sdpa"]
+
+    @contextmanager
+    def readied(self, network: nn.Module) -> Iterator[TextAttention]:
+        """The core's processors in every attention of a network, such as a method's copy of a part of the denoiser."""
+        name, attend = self.attention, self.attend
 
         def build(path: str, module: Any, current: Any) -> Any:
             if not attention.is_plain(module):
                 raise VidgenError(f"The attention '{path}' has parts that this backbone does not know.")
             kind = TextCrossAttention if module.is_cross_attention else SelfAttention
-            return kind(name, self.attend)
+            return kind(name, attend)
 
-        with ExitStack() as stack:
-            stack.enter_context(attention.install(self.denoiser, lambda n, m: True, build, owner="core"))
-            self.text_attention = TextAttention(self.denoiser)
-            try:
-                yield
-            finally:
-                self.text_attention, self.inputs = TextAttention(), None
-                self.attention, self.attend = "sdpa", attention.BACKENDS["sdpa"]
+        with attention.install(network, lambda n, m: True, build, owner="core"):
+            yield TextAttention(network)
 
     def verify_attention(self) -> None:
         """Raise VidgenError unless every attention, those of methods too, runs the backend that was asked for."""
@@ -235,8 +239,16 @@ class Backbone(nn.Module):
         """The VAE's posterior (N, 2 C, h, w), mean and log-variance, of pixels (N, 3, H, W) in [-1, 1]; unscaled."""
         if self.vae is None:
             raise VidgenError("This backbone has no VAE; it trains on latents only.")
+        if self.offload is not None:
+            self.offload.need(self.vae)
         parts = pixels.to(self.vae.device, self.vae.dtype).split(frames_at_once)
         return torch.cat([self.vae.encode(part).latent_dist.parameters for part in parts])
+
+    def to_latents(self, frames: Tensor, frames_at_once: int = 16) -> Tensor:
+        """Scaled latents (B, C, F, h, w), the posterior's mean, of frames (B, F, 3, H, W) in [0, 1]."""
+        moments = self.encode(frames.flatten(0, 1) * 2 - 1, frames_at_once)
+        mean = moments.chunk(2, dim=1)[0].unflatten(0, frames.shape[:2]).transpose(1, 2)
+        return mean * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frames_at_once: int = 1) -> Iterator[Tensor]:

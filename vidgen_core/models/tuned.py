@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vidgen_core.errors import BadRequest
+from vidgen_core.models import loading
 
 if TYPE_CHECKING:
     from vidgen_core.models.backbone import Backbone
@@ -40,6 +41,22 @@ def tuned_file(tuned: str, method: str) -> Path:
         others = sorted(f.stem for f in (path / "methods").glob("*.safetensors"))
         what = f"it was tuned with {' and '.join(others)}" if others else "no training was finished there"
         raise BadRequest(f"tuned={tuned} holds nothing that '{method}' learnt: {what}.")
+    return file
+
+
+def weights_of(config: Mapping[str, Any], method: str) -> Path | None:
+    """The file of what a method learnt: of ``tuned=``, else ``weights.<method>=``, else the one the model brings.
+
+    None where nobody names one. Raises BadRequest where the file is not there.
+    """
+    if config["tuned"] is not None:
+        return tuned_file(config["tuned"], method)
+    named = config["weights"].get(method) or (config["model"].get("weights") or {}).get(method)
+    if named is None:
+        return None
+    file = loading.located(named)
+    if not file.is_file():
+        raise BadRequest(f"weights.{method}={named}: there is no such file.")
     return file
 
 

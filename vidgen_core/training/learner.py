@@ -128,10 +128,10 @@ def choose_trainables(run: Run) -> Trainables:
 
 
 @contextmanager
-def dropout_of(denoiser: nn.Module | None, probability: float | None) -> Iterator[None]:
-    """Another dropout of the denoiser inside the context; None keeps its own."""
-    modules = () if denoiser is None or probability is None else denoiser.modules()
-    layers = [module for module in modules if isinstance(module, nn.Dropout)]
+def dropout_of(networks: Sequence[nn.Module | None], probability: float | None) -> Iterator[None]:
+    """Another dropout of the networks inside the context; None keeps their own."""
+    there = [network for network in networks if network is not None and probability is not None]
+    layers = [module for network in there for module in network.modules() if isinstance(module, nn.Dropout)]
     before = [layer.p for layer in layers]
     for layer in layers:
         layer.p = float(probability or 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidgen_core.data.sample import Batch, Draw, Sample
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, nearest
 from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
@@ -20,6 +20,8 @@ from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
 
 FEW_FRAMES, MANY_FRAMES = 64, 96
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
+LONG_FRAMES = 192
+"""Frames in a batch of long clips, half of which are only looked at."""
 THE_SHARE = 0.15
 STORY_SCENES = (2, 3, 4)
 STORY_SCENE_FRAMES = (6, 8, 10, 12, 16)
@@ -53,15 +55,16 @@ class CaptionedClip:
 
 
 class Clips:
-    """Endless clips of training combinations: ``single`` scenes, or ``stories`` of two to four.
+    """Endless clips of training combinations: ``single`` scenes, ``stories`` of two to four, or ``long`` clips of 32
+    frames, most of one scene whose motion has no end.
 
     A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length. Without
     ``short`` there is no time at the beginning in which most are short.
     """
 
     def __init__(self, scenes: str = "single", short: bool = True) -> None:
-        if scenes not in ("single", "stories"):
-            raise BadRequest(f"data.scenes={scenes} is neither single nor stories.")
+        if scenes not in DRAWN:
+            raise BadRequest(f"data.scenes={scenes} is not a choice.{nearest(scenes, DRAWN)}")
         self.scenes, self.short = scenes, short
 
     cache = None
@@ -76,7 +79,7 @@ class Clips:
         """The clips of one micro-batch."""
         rng = draw.rng(draw.numbers[0])
         progress = draw.progress if self.short else 1.0
-        clips = (draw_stories if self.scenes == "stories" else draw_singles)(rng, progress)
+        clips = DRAWN[self.scenes](rng, progress)
         first = draw.numbers[0] * MOST_CLIPS
         return Batch([clip.sample(first + i) for i, clip in enumerate(clips)], draw)
 
@@ -111,6 +114,23 @@ def draw_stories(rng: np.random.Generator, progress: float) -> Sequence[Captione
     fitting = [frames for frames in STORY_SCENE_FRAMES if scenes * frames <= MOST_STORY_FRAMES]
     frames = int(rng.choice(fitting))
     return [_draw_story(rng, scenes, frames) for _ in range(FEW_FRAMES // (scenes * frames))]
+
+
+def draw_long(rng: np.random.Generator, progress: float) -> Sequence[CaptionedClip]:
+    """Clips of 32 frames, to be continued: four of five of one scene, the others stories of two or four."""
+    length = MOST_STORY_FRAMES
+    if rng.random() < 0.8:
+        return [_draw_endless(rng, length) for _ in range(LONG_FRAMES // length)]
+    scenes = int(rng.choice((2, 4)))
+    return [_draw_story(rng, scenes, length // scenes) for _ in range(LONG_FRAMES // length)]
+
+
+DRAWN: dict[str, Callable[[np.random.Generator, float], Sequence[CaptionedClip]]] = {
+    "single": draw_singles,
+    "stories": draw_stories,
+    "long": draw_long,
+}
+"""``data.scenes`` -> (rng, progress) -> the clips of a batch."""
 
 
 def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...]) -> CaptionedClip:

@@ -1,0 +1,106 @@
+"""APM, the appearance preservation module (arXiv 2403.14773, section 4.2): the long-term memory of a video.
+
+The image embedding of one anchor frame becomes tokens, and every text cross-attention mixes them into its text with a
+weight of its own.
+
+B videos, F frames, U distinct texts, L text tokens, T image tokens, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidgen_core.conditioning import PerFrameText
+
+
+class Resampler(nn.Sequential):
+    """Image embeddings (B, E) as tokens (B, T, D).
+
+    Args:
+        width: E.
+        hidden: Width of the hidden layer; 1280 as published.
+        tokens: T; 16 as published.
+        text_width: D.
+    """
+
+    def __init__(self, width: int, hidden: int, tokens: int, text_width: int) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, tokens * text_width))
+        self.text_width = text_width
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        tokens: Tensor = super().forward(embedding)
+        return tokens.unflatten(-1, (-1, self.text_width))
+
+
+class Mix(nn.Module):
+    """Mixes image tokens into the text of one cross-attention (equation 4 of the paper); the text alone at first.
+
+    The tokens are the convolution's channels: it slides along the D features.
+    """
+
+    def __init__(self, text_tokens: int, image_tokens: int, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.conv = nn.Conv1d(text_tokens + image_tokens, text_tokens, 3, padding="same")
+        self.conv_ln = nn.LayerNorm(width)
+
+    def forward(self, text: Tensor, tokens: Tensor) -> Tensor:
+        """(U, L, D) from text of that shape and the image tokens (U, T, D) of each."""
+        mixed = self.conv_ln(self.conv(torch.cat([text, tokens], dim=1)))
+        return text + F.silu(self.alpha) * mixed
+
+
+class TokenTable:
+    """Text paired with image tokens, as one table for all windows of a video, so that it is projected once."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._made: tuple[tuple[Tensor, ...], PerFrameText, PerFrameText] | None = None
+
+    def paired(
+        self, cond: PerFrameText, uncond: PerFrameText, anchors: Tensor, blank: Tensor
+    ) -> tuple[PerFrameText, PerFrameText]:
+        """Both branches with their tokens, rows of one table.
+
+        Args:
+            anchors: (B, T, D), the tokens of each video's anchor, for the guided branch.
+            blank: (1, T, D), the tokens of an image that shows nothing, for the other.
+        """
+        key = (cond.embeds, uncond.embeds, anchors, blank)
+        if self._made is None or any(a is not b for a, b in zip(self._made[0], key, strict=True)):
+            self._made = (key, *self._table(cond, uncond, anchors, blank))
+        _, first, second = self._made
+        videos, texts = len(anchors), len(cond.embeds)
+        offsets = torch.arange(videos)[:, None] * texts
+        return (
+            PerFrameText(first.embeds, cond.index + offsets, first.tokens),
+            PerFrameText(second.embeds, uncond.index + videos * texts, second.tokens),
+        )
+
+    def _table(
+        self, cond: PerFrameText, uncond: PerFrameText, anchors: Tensor, blank: Tensor
+    ) -> tuple[PerFrameText, PerFrameText]:
+        videos, texts = len(anchors), len(cond.embeds)
+
+        def rows(name: str) -> Tensor:
+            one = cond.embeds if name == "text" else cond.tokens[name]
+            other = uncond.embeds if name == "text" else uncond.tokens[name]
+            return torch.cat([*[one] * videos, other])
+
+        tokens = {name: rows(name) for name in cond.tokens}
+        unguided = blank.expand(len(uncond.embeds), -1, -1)
+        tokens[self.source] = torch.cat([anchors.repeat_interleave(texts, dim=0), unguided])
+        table = PerFrameText(rows("text"), cond.index, tokens)
+        return table, table
+
+
+def paired_in_training(text: PerFrameText, tokens: Tensor, source: str) -> PerFrameText:
+    """The guided branch alone: only pairs that occur, of texts with the tokens (B, T, D) of their own video."""
+    offsets = torch.arange(len(tokens))[:, None] * len(text.embeds)
+    pairs, index = torch.unique(text.index + offsets, return_inverse=True)
+    video, row = pairs // len(text.embeds), pairs % len(text.embeds)
+    video, row = video.to(tokens.device), row.to(text.embeds.device)
+    others = {name: rows[row] for name, rows in text.tokens.items()}
+    return PerFrameText(text.embeds[row], index, {**others, source: tokens[video]})

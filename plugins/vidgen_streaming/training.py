@@ -1,0 +1,117 @@
+"""How CAM and APM are trained: to continue a clip whose past they are told (spec of the clip: section 5 of the paper).
+
+A training clip has a past and a target of one chunk. CAM is told the clean frames that the target begins with, as at
+inference; the anchor is a frame of the past, drawn at random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core import hookimpl
+from vidgen_core.data.pixels import to_model_range
+from vidgen_core.data.sample import Batch, Sample
+from vidgen_core.errors import BadRequest
+from vidgen_core.run import Run, Window
+from vidgen_core.training.denoising import Denoising, Prediction, request_of
+from vidgen_streaming.memory import Recalled
+
+
+class Continuation(Denoising):
+    """Mean squared error over the last chunk of every clip, one timestep for each.
+
+    Args:
+        anchor_dropout: Share of samples that are told nothing of the anchor; needed for guidance by it.
+        still: Share of samples whose clip stands still until the new frames begin, as after ``image=``.
+        high_noise: Share of timesteps drawn from the noisiest fifth, where the past alone tells what to show.
+        **options: As for the objective ``denoising``.
+    """
+
+    def __init__(
+        self, anchor_dropout: float = 0.0, still: float = 0.0, high_noise: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.anchor_dropout, self.still, self.high_noise = anchor_dropout, still, high_noise
+
+    @hookimpl
+    def training_step(self, run: Run, batch: Batch) -> Prediction:
+        """Tell the method the past of every clip, and predict the target under it."""
+        settings = run.config["methods"]["streaming"]
+        chunk, overlap = settings["chunk"], settings["overlap"]
+        past = batch.num_frames - chunk
+        if past < 1:
+            raise BadRequest(
+                f"The clips have {batch.num_frames} frames, but continuing takes a past and a target of {chunk}. Give "
+                f"clips of {2 * chunk} frames, as published."
+            )
+        batch.samples = [self.stopped(batch, sample, past + overlap) for sample in batch.samples]
+        batch.memory["streaming"] = self.recalled(batch, past, overlap)
+        return super().training_step(run, cut(batch, past))
+
+    def stopped(self, batch: Batch, sample: Sample, known: int) -> Sample:
+        """The sample, or for a share of them one that stands still in its ``known`` frames."""
+        if sample.frames is None:
+            raise BadRequest(
+                "method=streaming looks at pixels, which the latent cache does not keep. Use trainer.cache=none."
+            )
+        if not self.still or batch.draw.rng(sample.number, "still").random() >= self.still:
+            return sample
+        frames = sample.frames.clone()
+        frames[:known] = frames[known - 1]
+        return dataclasses.replace(sample, frames=frames, cache_keys=())
+
+    def recalled(self, batch: Batch, past: int, overlap: int) -> Recalled:
+        """The clean frames that the targets begin with, and an anchor from each past."""
+        clips = [to_model_range(sample.frames) for sample in batch.samples if sample.frames is not None]
+        frames = torch.stack([clip[past : past + overlap] for clip in clips])
+        places = [int(batch.draw.rng(s.number, "anchor").integers(past)) for s in batch.samples]
+        anchors = [clip[at] for clip, at in zip(clips, places, strict=True)]
+        draws = [batch.draw.rng(s.number, "anchor dropout").random() for s in batch.samples]
+        blank = torch.tensor(draws) < (self.anchor_dropout if batch.timestep is None else 0.0)
+        return Recalled(frames, torch.stack(anchors), blank)
+
+    def timesteps(self, batch: Batch, count: int) -> Tensor:
+        """As the objective draws them, but for the share of high noise."""
+        drawn = super().timesteps(batch, count)
+        if batch.timestep is not None or not self.high_noise:
+            return drawn
+        first = count - count // 5
+        rngs = [batch.draw.rng(sample.number, "high noise") for sample in batch.samples]
+        high = torch.tensor([rng.random() < self.high_noise for rng in rngs])
+        return torch.where(high, first + drawn * (count - first) // count, drawn)
+
+    def conditioned(self, run: Run, batch: Batch) -> Window:
+        """The window of the target's frames; captions lie on the whole clip."""
+        whole = batch.memory["whole"]
+        dropped = [self.drops(batch.draw, sample) and batch.timestep is None for sample in whole.samples]
+        run.request = request_of(run, whole, dropped)
+        span = range(whole.num_frames - batch.num_frames, whole.num_frames)
+        return run.conditioned(Window(span, span))
+
+
+def cut(batch: Batch, past: int) -> Batch:
+    """The batch without the past of its clips; the whole one stays in its memory, for the captions."""
+    samples = []
+    for sample in batch.samples:
+        scenes, start = [], 0
+        for frames in sample.scene_frames:
+            left = max(start + frames - max(start, past), 0)
+            scenes += [left] if left else []
+            start += frames
+        assert sample.frames is not None
+        samples.append(
+            dataclasses.replace(
+                sample,
+                captions=sample.captions[-len(scenes) :],
+                scene_frames=tuple(scenes),
+                frames=sample.frames[past:],
+                moments=None,
+                cache_keys=(),
+            )
+        )
+    batch.memory["whole"] = batch
+    return dataclasses.replace(batch, samples=samples)
