@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from vidgen_core.errors import BadRequest
+from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import COMBINATIONS, TRAINING_COMBINATIONS, Combination
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS, MOTIONS
 from vidgen_moving_shapes.palette import COLOURS, GROUNDS
@@ -100,3 +101,20 @@ def story_captions(
     if any(type(count) is not int or count < 2 for count in scenes) or not scenes:
         raise BadRequest(f"scenes={list(scenes)}: a story has at least two scenes. Write scenes=[2,3,4].")
     return {name: captions for name, (_, captions) in draw_stories(n, scenes, scene_frames, combinations, seed).items()}
+
+
+def long_captions(n: int, combinations: str = "training", seed: int = 0) -> dict[str, tuple[str, ...]]:
+    """Name -> one caption of an object that moves for as long as is asked; a larger number begins with the same.
+
+    Args:
+        combinations: ``training`` or ``all``: of object and ground; every motion that has no end goes with each.
+    """
+    motions = [motion for motion in ENDLESS_MOTIONS if motion != "stays still"]
+    pairs = sorted({(entity.colour, entity.shape, ground) for entity, _, ground in ALLOWED[combinations]})
+    captions = {}
+    for number in range(n):
+        rng = np.random.default_rng([seed, number])
+        colour, shape, ground = pairs[rng.integers(len(pairs))]
+        motion = motions[number % len(motions)]
+        captions[f"video_{number:03d}"] = (clip_caption(Entity(colour, shape), motion, ground),)
+    return captions

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from vidgen_core import hookimpl
 from vidgen_core.errors import BadRequest
+from vidgen_core.models.backbone import Backbone
 from vidgen_core.request import Request
-from vidgen_core.run import Group, Run, Window
+from vidgen_core.run import FrameBlock, Group, Run, Window
+from vidgen_streaming.refine import Refinement
 from vidgen_streaming.start import Start
 
 
@@ -43,9 +48,15 @@ class Chunked:
         chunk: Frames denoised together.
         overlap: How many of them are known already.
         fit: What is done with an image or video of another size.
+        refine: Whether the finished frames are refined.
+        **refinement: ``refine_<key>`` for every key of ``Refinement``.
     """
 
-    def __init__(self, chunk: int = 16, overlap: int = 0, fit: str = "exact") -> None:
+    def __init__(
+        self, chunk: int = 16, overlap: int = 0, fit: str = "exact", refine: bool = False, **refinement: Any
+    ) -> None:
+        options = {key.removeprefix("refine_"): value for key, value in refinement.items()}
+        self.refinement = Refinement(**options) if refine else None
         if not 0 <= overlap < chunk:
             raise BadRequest(
                 f"streaming.overlap={overlap} must be less than streaming.chunk={chunk}: every chunk sees known frames "
@@ -73,6 +84,18 @@ class Chunked:
             raise BadRequest(
                 f"num_frames={request.num_frames}, but the start has {count} already, which count. Ask for more."
             )
+
+    @hookimpl
+    @contextmanager
+    def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
+        """Open what refines."""
+        with nullcontext() if self.refinement is None else self.refinement.opened(run, backbone):
+            yield
+
+    @hookimpl
+    def finish_frames(self, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock]:
+        """The finished frames, refined where that is asked for."""
+        return blocks if self.refinement is None else self.refinement.refined(blocks)
 
     @hookimpl
     def plan(self, run: Run) -> list[Group]:

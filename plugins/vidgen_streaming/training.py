@@ -10,7 +10,6 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vidgen_core import hookimpl
 from vidgen_core.data.pixels import to_model_range
@@ -27,15 +26,12 @@ class Continuation(Denoising):
     Args:
         anchor_dropout: Share of samples that are told nothing of the anchor; needed for guidance by it.
         still: Share of samples whose clip stands still until the new frames begin, as after ``image=``.
-        high_noise: Share of timesteps drawn from the noisiest fifth, where the past alone tells what to show.
         **options: As for the objective ``denoising``.
     """
 
-    def __init__(
-        self, anchor_dropout: float = 0.0, still: float = 0.0, high_noise: float = 0.0, **options: Any
-    ) -> None:
+    def __init__(self, anchor_dropout: float = 0.0, still: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
-        self.anchor_dropout, self.still, self.high_noise = anchor_dropout, still, high_noise
+        self.anchor_dropout, self.still = anchor_dropout, still
 
     @hookimpl
     def training_step(self, run: Run, batch: Batch) -> Prediction:
@@ -60,9 +56,9 @@ class Continuation(Denoising):
             )
         if not self.still or batch.draw.rng(sample.number, "still").random() >= self.still:
             return sample
-        frames = sample.frames.clone()
-        frames[:known] = frames[known - 1]
-        return dataclasses.replace(sample, frames=frames, cache_keys=())
+        standing = torch.arange(batch.num_frames).clamp(min=known - 1)
+        extra = {name: value[standing] for name, value in sample.extra.items()}
+        return dataclasses.replace(sample, frames=sample.frames[standing], extra=extra, cache_keys=())
 
     def recalled(self, batch: Batch, past: int, overlap: int) -> Recalled:
         """The clean frames that the targets begin with, and an anchor from each past."""
@@ -73,16 +69,6 @@ class Continuation(Denoising):
         draws = [batch.draw.rng(s.number, "anchor dropout").random() for s in batch.samples]
         blank = torch.tensor(draws) < (self.anchor_dropout if batch.timestep is None else 0.0)
         return Recalled(frames, torch.stack(anchors), blank)
-
-    def timesteps(self, batch: Batch, count: int) -> Tensor:
-        """As the objective draws them, but for the share of high noise."""
-        drawn = super().timesteps(batch, count)
-        if batch.timestep is not None or not self.high_noise:
-            return drawn
-        first = count - count // 5
-        rngs = [batch.draw.rng(sample.number, "high noise") for sample in batch.samples]
-        high = torch.tensor([rng.random() < self.high_noise for rng in rngs])
-        return torch.where(high, first + drawn * (count - first) // count, drawn)
 
     def conditioned(self, run: Run, batch: Batch) -> Window:
         """The window of the target's frames; captions lie on the whole clip."""
@@ -111,6 +97,7 @@ def cut(batch: Batch, past: int) -> Batch:
                 frames=sample.frames[past:],
                 moments=None,
                 cache_keys=(),
+                extra={name: value[past:] for name, value in sample.extra.items()},  # a row for each frame
             )
         )
     batch.memory["whole"] = batch

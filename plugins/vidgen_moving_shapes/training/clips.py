@@ -14,14 +14,16 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_moving_shapes.captions import clip_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
-from vidgen_moving_shapes.shapes import SHAPES
+from vidgen_moving_shapes.shapes import CANVAS, SHAPES
 from vidgen_moving_shapes.stories import CHANGES, draw_story
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
 
 FEW_FRAMES, MANY_FRAMES = 64, 96
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
-LONG_FRAMES = 192
+LONG_FRAMES = 128
 """Frames in a batch of long clips, half of which are only looked at."""
+USUAL_SIZE = 12.0
+"""Pixels."""
 THE_SHARE = 0.15
 STORY_SCENES = (2, 3, 4)
 STORY_SCENE_FRAMES = (6, 8, 10, 12, 16)
@@ -33,13 +35,14 @@ MOST_CLIPS = 64
 @dataclass(frozen=True)
 class CaptionedClip:
     """frames (F, CANVAS, CANVAS, 3) uint8, captions that each cover F / len(captions) frames, `path` (F, 10), see
-    ``_path``, and `identity` (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in
-    -1..1."""
+    ``_path``, `identity` (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in -1..1,
+    and `place` (F, 3): x and y of the object from the middle of the canvas, in tens of pixels, and its size."""
 
     frames: NDArray[np.uint8]
     captions: tuple[str, ...]
     path: NDArray[np.float32]
     identity: NDArray[np.float32]
+    place: NDArray[np.float32]
 
     def sample(self, number: int) -> Sample:
         """The clip as training takes it."""
@@ -48,7 +51,7 @@ class CaptionedClip:
             captions=self.captions,
             scene_frames=(len(self.frames) // scenes,) * scenes,
             frames=torch.from_numpy(self.frames).permute(0, 3, 1, 2).contiguous(),
-            extra={"path": torch.from_numpy(self.path), "identity": torch.from_numpy(self.identity)},
+            extra={name: torch.from_numpy(getattr(self, name)) for name in ("path", "identity", "place")},
             name=self.captions[0],
             number=number,
         )
@@ -136,7 +139,9 @@ DRAWN: dict[str, Callable[[np.random.Generator, float], Sequence[CaptionedClip]]
 def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...]) -> CaptionedClip:
     tracks = [np.column_stack([s.layers[0].track.centre / 10, s.layers[0].track.size / 3]) for s in scenes]
     identity = np.concatenate([np.tile(_identity(scene), (len(scene.layers[0].track), 1)) for scene in scenes])
-    return CaptionedClip(play(scenes), captions, _path(tracks).astype(np.float32), identity.astype(np.float32))
+    place = np.concatenate(tracks) - (CANVAS / 20, CANVAS / 20, USUAL_SIZE / 3)
+    told = (part.astype(np.float32) for part in (_path(tracks), identity, place))
+    return CaptionedClip(play(scenes), captions, *told)
 
 
 def _path(tracks: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -89,3 +89,16 @@ class IdentityHeads(FrameHeads):
     def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
         """``identity``."""
         return {"identity": self._misses(truth, captioned).mean()}
+
+
+class PlaceHeads(FrameHeads):
+    """Where the object is and how large, on the canvas: in a chunk that goes on, known only from the frames before."""
+
+    def __init__(self, unet: UNet3DConditionModel) -> None:
+        super().__init__(unet, 3)
+
+    reads = "place"
+
+    def losses(self, truth: Tensor, captioned: Tensor) -> dict[str, Tensor]:
+        """``place``."""
+        return {"place": self._misses(truth, captioned).mean()}

@@ -87,15 +87,18 @@ class TextToVideo(Denoising):
 
     def timesteps(self, batch: Batch, count: int) -> Tensor:
         """Stratified: a few of pure noise, many of high noise, the rest uniform."""
-        if batch.timestep is not None:
-            return super().timesteps(batch, count)
-        rng = np.random.default_rng(seed_of(batch.draw.seed, "timesteps", *batch.draw.numbers))
-        part = (rng.permutation(len(batch)) + rng.random(len(batch))) / len(batch)
-        high = HIGH_NOISE + (part - PURE_NOISE_SHARE) / HIGH_NOISE_SHARE * (count - HIGH_NOISE)
-        anywhere = (part - PURE_NOISE_SHARE - HIGH_NOISE_SHARE) / (1 - PURE_NOISE_SHARE - HIGH_NOISE_SHARE) * count
-        drawn = np.where(part < PURE_NOISE_SHARE + HIGH_NOISE_SHARE, high, anywhere)
-        drawn = np.where(part < PURE_NOISE_SHARE, count - 1, drawn)
-        return torch.from_numpy(drawn.astype(np.int64).clip(0, count - 1))
+        return super().timesteps(batch, count) if batch.timestep is not None else mostly_noisy(batch, count)
+
+
+def mostly_noisy(batch: Batch, count: int) -> Tensor:
+    """(B,) timesteps in [0, count): a few of pure noise, many of high noise, the rest uniform; stratified."""
+    rng = np.random.default_rng(seed_of(batch.draw.seed, "timesteps", *batch.draw.numbers))
+    part = (rng.permutation(len(batch)) + rng.random(len(batch))) / len(batch)
+    high = HIGH_NOISE + (part - PURE_NOISE_SHARE) / HIGH_NOISE_SHARE * (count - HIGH_NOISE)
+    anywhere = (part - PURE_NOISE_SHARE - HIGH_NOISE_SHARE) / (1 - PURE_NOISE_SHARE - HIGH_NOISE_SHARE) * count
+    drawn = np.where(part < PURE_NOISE_SHARE + HIGH_NOISE_SHARE, high, anywhere)
+    drawn = np.where(part < PURE_NOISE_SHARE, count - 1, drawn)
+    return torch.from_numpy(drawn.astype(np.int64).clip(0, count - 1))
 
 
 def inflated(image_model: str) -> Backbone:
