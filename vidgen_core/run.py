@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,67 +18,16 @@ from vidgen_core.instantiate import instantiate
 from vidgen_core.moments import Moments
 from vidgen_core.noise import keyed_noise
 from vidgen_core.request import Request, single_scene
+from vidgen_core.windows import FrameBlock as FrameBlock
+from vidgen_core.windows import Group as Group
+from vidgen_core.windows import Window as Window
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vidgen_core.config import Composed
     from vidgen_core.data.latent_cache import LatentCache
     from vidgen_core.data.sample import Batch
-    from vidgen_core.models.backbone import Backbone, ModelInput
+    from vidgen_core.models.backbone import Backbone
     from vidgen_core.placement import Placement
-
-
-@dataclass
-class Window:
-    """A span of absolute frames denoised together, of which ``keep`` is delivered.
-
-    ``index`` counts windows over the whole video, ``group`` counts groups: both key noise and the journal.
-    """
-
-    span: range
-    keep: range
-    index: int = 0
-    group: int = 0
-    memory: dict[str, Any] = field(default_factory=dict)
-    condition: conditioning.Condition = field(default_factory=conditioning.Condition)
-    latents: Tensor | None = None  # B C F h w, F = len(span)
-    given: Callable[[], Tensor] | None = (
-        None  # reads known frames (1 or B, F, 3, H, W) in [0, 1]: delivered as they are
-    )
-    first_step: int = 0  # the sampling step whose noise level the first latents have
-    inputs: dict[tuple[str, ...], ModelInput] = field(default_factory=dict)  # per set of branches, made once
-
-    def release(self) -> None:
-        """Drop the tensors of a window that has left: memory must not grow with the number of windows."""
-        self.latents = None
-        self.memory, self.inputs, self.condition = {}, {}, conditioning.Condition()
-
-    @property
-    def kept(self) -> slice:
-        """Where ``keep`` lies inside ``span``."""
-        return slice(self.keep.start - self.span.start, self.keep.stop - self.span.start)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Windows that are sampled jointly and share their noise where they overlap."""
-
-    windows: tuple[Window, ...]
-
-
-@dataclass(frozen=True)
-class FrameBlock:
-    """Finished frames on their way out: ``frames`` (B, F, 3, H, W) float in [0, 1], F = len(span), on the CPU."""
-
-    span: range
-    frames: Tensor
-
-    def pixels(self) -> np.ndarray:
-        """(B, F, H, W, 3) uint8: rounded to the nearest of 256 levels, as every file and every caller gets them."""
-        levels = (self.frames.clamp(0, 1) * 255).round().byte()
-        array: np.ndarray = levels.permute(0, 1, 3, 4, 2).cpu().numpy()
-        return array
 
 
 class Run:

@@ -111,7 +111,7 @@ def long_captions(n: int, combinations: str = "training", seed: int = 0) -> dict
     """
     motions = [motion for motion in ENDLESS_MOTIONS if motion != "stays still"]
     pairs = sorted({(entity.colour, entity.shape, ground) for entity, _, ground in ALLOWED[combinations]})
-    captions = {}
+    captions: dict[str, tuple[str, ...]] = {}
     for number in range(n):
         rng = np.random.default_rng([seed, number])
         colour, shape, ground = pairs[rng.integers(len(pairs))]
