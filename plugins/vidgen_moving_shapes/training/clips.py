@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
 
 FEW_FRAMES, MANY_FRAMES = 64, 96
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
-LONG_FRAMES = 128
-"""Frames in a batch of long clips, half of which are only looked at."""
+LONG_CLIPS = 4
+"""Long clips in a batch; half of their frames are only looked at."""
 USUAL_SIZE = 12.0
 """Pixels."""
 THE_SHARE = 0.15
@@ -59,7 +60,7 @@ class CaptionedClip:
 
 class Clips:
     """Endless clips of training combinations: ``single`` scenes, ``stories`` of two to four, or ``long`` clips of 32
-    frames, most of one scene whose motion has no end.
+    frames, most of one scene whose motion has no end, ``long_strided`` every second frame of them.
 
     A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length. Without
     ``short`` there is no time at the beginning in which most are short.
@@ -119,19 +120,20 @@ def draw_stories(rng: np.random.Generator, progress: float) -> Sequence[Captione
     return [_draw_story(rng, scenes, frames) for _ in range(FEW_FRAMES // (scenes * frames))]
 
 
-def draw_long(rng: np.random.Generator, progress: float) -> Sequence[CaptionedClip]:
+def draw_long(rng: np.random.Generator, progress: float, stride: int = 1) -> Sequence[CaptionedClip]:
     """Clips of 32 frames, to be continued: four of five of one scene, the others stories of two or four."""
     length = MOST_STORY_FRAMES
     if rng.random() < 0.8:
-        return [_draw_endless(rng, length) for _ in range(LONG_FRAMES // length)]
+        return [_draw_endless(rng, length, stride) for _ in range(LONG_CLIPS)]
     scenes = int(rng.choice((2, 4)))
-    return [_draw_story(rng, scenes, length // scenes) for _ in range(LONG_FRAMES // length)]
+    return [_draw_story(rng, scenes, length // scenes, stride) for _ in range(LONG_CLIPS)]
 
 
 DRAWN: dict[str, Callable[[np.random.Generator, float], Sequence[CaptionedClip]]] = {
     "single": draw_singles,
     "stories": draw_stories,
     "long": draw_long,
+    "long_strided": partial(draw_long, stride=2),
 }
 """``data.scenes`` -> (rng, progress) -> the clips of a batch."""
 
@@ -172,10 +174,11 @@ def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
     return _captioned([scene], (clip_caption(entity, motion, ground, article),))
 
 
-def _draw_endless(rng: np.random.Generator, length: int) -> CaptionedClip:
+def _draw_endless(rng: np.random.Generator, length: int, stride: int = 1) -> CaptionedClip:
     entity, _, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
     motion = ENDLESS_MOTIONS[rng.integers(len(ENDLESS_MOTIONS))]
-    return _captioned([draw_scene(rng, entity, motion, ground, length)], (clip_caption(entity, motion, ground),))
+    scene = draw_scene(rng, entity, motion, ground, length)[::stride]
+    return _captioned([scene], (clip_caption(entity, motion, ground),))
 
 
 def _draw_story(rng: np.random.Generator, scenes: int, frames: int, stride: int = 1) -> CaptionedClip:
