@@ -48,6 +48,18 @@ class PerFrameText:
         """The text of some of the window's frames."""
         return PerFrameText(self.embeds, self.index[:, frames], self.tokens)
 
+    def beside(self, source: str, rows: Tensor, index: Tensor) -> PerFrameText:
+        """The same text with image tokens of a source beside it, in a table of the pairs that occur.
+
+        Args:
+            rows: (R, T, D) distinct tokens.
+            index: (B, F) integers into R: those that each absolute frame of the window reads.
+        """
+        pairs, which = torch.unique(self.index * len(rows) + index, return_inverse=True)
+        text, tokens = (pairs // len(rows)).to(self.embeds.device), (pairs % len(rows)).to(rows.device)
+        others = {name: table[text.to(table.device)] for name, table in self.tokens.items()}
+        return PerFrameText(self.embeds[text], which, {**others, source: rows[tokens]})
+
     def without(self, source: str) -> PerFrameText:
         """The same text without the image tokens of one source."""
         return PerFrameText(self.embeds, self.index, {s: rows for s, rows in self.tokens.items() if s != source})

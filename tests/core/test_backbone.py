@@ -68,6 +68,25 @@ def test_branches_in_one_batch_equal_branches_one_by_one(backbone, texts) -> Non
             assert torch.allclose(both[row : row + 1], alone, atol=2e-6)
 
 
+@torch.no_grad()
+def test_image_tokens_beside_a_text_are_read_as_more_of_its_tokens(backbone, texts) -> None:
+    rows = torch.randn(2, 3, texts.shape[-1], generator=torch.Generator().manual_seed(3))
+    index, which = torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[1, 1, 1, 0, 0]])
+    joined = torch.cat([texts[index[0]], rows[which[0]]], dim=1)
+    expected = stock_with_text_per_row(backbone, sample(), joined)
+    text = PerFrameText(texts, index).beside("image", rows, which)
+    assert len(text.embeds) == 3  # the pairs that occur
+    with backbone.attention_installed("sdpa"):
+        found = backbone.predict(sample(), T, backbone.prepare(Condition(text=text), ["cond"]))
+    assert torch.allclose(found, expected, atol=2e-6)
+
+
+def test_tokens_of_another_source_stay_with_their_text(texts) -> None:
+    first, second = torch.arange(3.0)[:, None, None], torch.tensor([7.0, 8.0])[:, None, None]
+    text = PerFrameText(texts, torch.tensor([[2, 0]]), {"one": first}).beside("two", second, torch.tensor([[0, 1]]))
+    assert [(int(text.tokens["one"][i]), int(text.tokens["two"][i])) for i in text.index[0]] == [(2, 7), (0, 8)]
+
+
 def processors(backbone):
     return {name: id(module.processor) for name, module in attention.attentions(backbone.denoiser)}
 

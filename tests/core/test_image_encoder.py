@@ -278,6 +278,21 @@ def test_antialiased_is_what_transformers_own_processor_does() -> None:
     torch.testing.assert_close(found, wanted, atol=2.5 / 127.5, rtol=0)  # it rounds to whole values twice
 
 
+@pytest.mark.parametrize(("height", "width"), [(360, 640), (640, 360), (64, 48), (448, 900)])
+def test_center_bilinear_is_a_box_a_cut_and_a_bilinear_halving_of_pillow(height, width) -> None:
+    import numpy as np
+    from PIL import Image
+
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    scale = min(height, width) / 448
+    whole = Image.fromarray(picture).resize((round(width / scale), round(height / scale)), Image.Resampling.BOX)
+    left, top = round((whole.width - 448) / 2), round((whole.height - 448) / 2)
+    wanted = whole.crop((left, top, left + 448, top + 448)).resize((224, 224), Image.Resampling.BILINEAR)
+    found = image_encoder.center_bilinear(torch.from_numpy(picture).permute(2, 0, 1)[None] / 127.5 - 1, 224)
+    wanted = torch.from_numpy(np.array(wanted)).permute(2, 0, 1)[None] / 127.5 - 1
+    torch.testing.assert_close(found, wanted, atol=2.5 / 127.5, rtol=0)  # it rounds to whole values at every stage
+
+
 def test_the_resize_can_be_chosen_and_an_unknown_one_is_refused(shipped) -> None:
     other = load(SHIPPED, resize="antialiased_bicubic")
     assert not torch.allclose(other.encode(pictures(1, 3, 99, 99)), shipped.encode(pictures(1, 3, 99, 99)), atol=1e-3)
