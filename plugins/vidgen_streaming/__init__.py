@@ -9,6 +9,7 @@ plugin = Plugin(
     paper="StreamingT2V: Consistent, Dynamic, and Extendable Long Video Generation from Text (arXiv 2403.14773)",
     families=("unet3d",),
     reads=("image", "video", "tuned", "weights"),
+    converter="vidgen_streaming.published.converted",
     composes_with="It decides how frames are cut into chunks and what a chunk remembers, so it goes with methods that "
     "decide the text of every absolute frame.",
 )

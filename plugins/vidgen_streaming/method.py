@@ -28,10 +28,6 @@ from vidgen_streaming.chunks import Chunked
 from vidgen_streaming.memory import FrameMemory, Recalled
 from vidgen_streaming.networks import Networks, loaded
 
-SPATIAL = ("temp_convs.", "temp_attentions.", "transformer_in.")
-"""Parts of the names of temporal layers, which never train (section 4.2 of the paper)."""
-
-
 MODES = ("both", "independent", "last_frame")
 
 
@@ -128,6 +124,7 @@ class Streaming(Chunked):
         if file is None:
             return published.Parts(), ""
         parts, base = published.read(file)
+        parts.check(backbone.denoiser, len(backbone.text_attention.layers), str(file))
         if base and base_of(backbone) and base != base_of(backbone):
             # A tuned relative of the model works nearly as well; what is not even of its shape is refused below.
             run.warn(f"'{file}' was learnt on other weights of this model; it is used on those that are loaded.")
@@ -277,7 +274,7 @@ class Streaming(Chunked):
         if self.freeze_base:
             return names
         base = backbone.denoiser.named_parameters()
-        return names | {f"denoiser.{name}": p for name, p in base if not any(part in name for part in SPATIAL)}
+        return names | {f"denoiser.{name}": p for name, p in base if not published.is_temporal(name)}
 
 
 PUBLISHED_ENCODER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

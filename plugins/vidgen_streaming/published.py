@@ -10,20 +10,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vidgen_core.convert import Converted
 from vidgen_core.errors import BadRequest
+from vidgen_core.models.loading import check_layout
 from vidgen_core.models.tuned import read_tensors
 
 FROZEN = ("vae.", "text_encoder.")
 """Parts that are copies of public weights, which the model's own folder brings."""
 
+SIGNS = ("unet.controlnet_cond_embedding.", "base_model.cross_attention_merger_")
+"""Beginnings of names that no other layout has."""
+
+DENOISER = "denoiser."
+"""Prefix of the U-Net's tensors in our own file."""
+
 IMAGE_ENCODER = "image_encoder.model."
 """Prefix of the anchor's encoder, in OpenCLIP's layout."""
 
+TEMPORAL = ("temp_convs.", "temp_attentions.", "transformer_in.")
+"""Parts of the names of the U-Net's temporal layers: published with it, but they never train (section 4.2)."""
+
 _MERGER = re.compile(r"cross_attention_merger_(?:down_blocks\.(\d+)|mid_block)\.temporal_transformer\.(.+)")
-_MIX = re.compile(r"(.+\.attn2)\.(alpha|conv\.\w+|conv_ln\.\w+)")
+_MIX = re.compile(r"((?:down_blocks|up_blocks|mid_block)\..+\.attn2)\.(alpha|conv\.\w+|conv_ln\.\w+)")
 
 
 @dataclass
@@ -40,10 +50,33 @@ class Parts:
     base: dict[str, Tensor] = field(default_factory=dict)
     image_encoder: dict[str, Tensor] = field(default_factory=dict)
 
+    def check(self, unet: nn.Module, layers: int, source: str) -> None:
+        """Raise BadRequest where the U-Net's own tensors, or the mixes of its text attentions, are not the model's.
+
+        What was trained here holds the layers that trained; where there are others the U-Net must be whole.
+
+        Args:
+            layers: Text attentions of the U-Net.
+            source: What errors call the checkpoint.
+        """
+        if any(map(is_temporal, self.base)):
+            check_layout(unet, {name: list(tensor.shape) for name, tensor in self.base.items()}, source)
+        mixes = {name.split(".")[1] for name in self.own if name.startswith("mixes.")}
+        if mixes and len(mixes) != layers:
+            raise BadRequest(
+                f"'{source}' mixes image tokens into {len(mixes)} text attentions, but the model has {layers}. Give "
+                "the model that it was learnt on (model=, model.path=), or copy the file again."
+            )
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a tensor of the U-Net with this name is of a temporal layer, which never trains."""
+    return any(part in name for part in TEMPORAL)
+
 
 def is_published(names: Iterable[str]) -> bool:
     """Whether these are the names of the published layout."""
-    return any(name.startswith(("base_model.", "unet.")) for name in names)
+    return any(name.startswith(SIGNS) for name in names)
 
 
 def read(file: Path) -> tuple[Parts, str]:
@@ -51,31 +84,35 @@ def read(file: Path) -> tuple[Parts, str]:
 
     Raises BadRequest for one that is damaged, holds no weights, or is a pickle that would run code.
     """
-    if file.suffix == ".ckpt":
-        tensors, base = _lightning(file), ""
-    else:
-        tensors, base = read_tensors(file)
+    tensors, base = read_tensors(file)
     if is_published(tensors):
         return sorted_parts(tensors), base
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("denoiser.")}
-    learnt = {name.removeprefix("denoiser."): t for name, t in tensors.items() if name.startswith("denoiser.")}
-    encoder = {name.removeprefix(IMAGE_ENCODER): own.pop(name) for name in list(own) if name.startswith(IMAGE_ENCODER)}
-    return Parts(own, learnt, encoder), base
+    parts = Parts()
+    for name, tensor in tensors.items():
+        if name.startswith(DENOISER):
+            parts.base[name.removeprefix(DENOISER)] = tensor
+        elif name.startswith(IMAGE_ENCODER):
+            parts.image_encoder[name.removeprefix(IMAGE_ENCODER)] = tensor
+        else:
+            parts.own[name] = tensor
+    return parts, base
 
 
-def _lightning(file: Path) -> dict[str, Tensor]:
-    try:
-        # mmap: 12.9 GB are not read twice, and parts that are not wanted never.
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # UnpicklingError, OSError, EOFError, RuntimeError: all are files
-        raise BadRequest(
-            f"'{file}' cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}). It is damaged, "
-            "or a pickle that would run code."
-        ) from error
-    tensors = found.get("state_dict", found) if isinstance(found, Mapping) else None
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise BadRequest(f"'{file}' holds no weights: a dictionary of names and tensors was expected.")
-    return dict(tensors)
+def converted(tensors: Mapping[str, Tensor]) -> Converted | None:
+    """The published checkpoint as the file that ``read`` takes just as well; None for another layout.
+
+    Raises BadRequest for a name that belongs to no part.
+    """
+    if not is_published(tensors):
+        return None
+    parts = sorted_parts(tensors)
+    base = {f"{DENOISER}{name}": tensor for name, tensor in parts.base.items()}
+    encoder = {f"{IMAGE_ENCODER}{name}": tensor for name, tensor in parts.image_encoder.items()}
+    return Converted(
+        files={"methods/streaming.safetensors": {**parts.own, **base, **encoder}},
+        left_out=dict.fromkeys(FROZEN, "a copy of public weights, which the model's own folder brings"),
+        use="vidgen method=streaming model=modelscope weights={folder}/methods/streaming.safetensors prompt='...'",
+    )
 
 
 def sorted_parts(tensors: Mapping[str, Tensor]) -> Parts:
@@ -106,7 +143,7 @@ def sorted_parts(tensors: Mapping[str, Tensor]) -> Parts:
 
 def attention_order(names: Iterable[str]) -> list[str]:
     """The mixed cross-attentions in the order of the U-Net's modules: down, up, mid; blocks by number."""
-    found = {match[1] for name in names if (match := _MIX.fullmatch(name)) and match[2] == "alpha"}
+    found = {match[1] for name in names if (match := _MIX.fullmatch(name))}
     sides = ("down_blocks", "up_blocks", "mid_block")  # as UNet3DConditionModel registers them
 
     def place(path: str) -> tuple[int, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +62,11 @@ def weights_of(config: Mapping[str, Any], method: str) -> Path | None:
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a ``.safetensors``, ``.bin`` or ``.pth`` file, on the CPU, and the model they belong to, or "".
+    """The tensors of a ``.safetensors`` file or of one that torch wrote, and the model they belong to, or "".
 
-    Raises BadRequest for one that is damaged, or a pickle that would run code.
+    They are on the CPU, mapped from the file and not read: those that nobody touches cost no memory.
+
+    Raises BadRequest for one that is damaged, holds no weights, or is a pickle that would run code.
     """
     try:
         if file.suffix == ".safetensors":
@@ -72,12 +75,15 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata() or {}
                 return {key: opened.get_tensor(key) for key in opened.keys()}, metadata.get(BASE, "")  # noqa: SIM118
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        # Pickles of torch before 1.6 are no zip and cannot be mapped.
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # SafetensorError, UnpicklingError, OSError, EOFError: all are files
         raise BadRequest(
             f"'{file}' cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}). It is damaged, "
             "or a pickle that would run code."
         ) from error
+    if isinstance(found, Mapping):
+        found = found.get("state_dict", found)  # as trainers write them, beside the state of the training
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadRequest(f"'{file}' holds no weights: a dictionary of names and tensors was expected.")
     return dict(found), ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +17,14 @@ NEARLY_NOTHING = 1 << 24
 
 
 @contextmanager
-def disk_explained(path: Path, stays: str) -> Iterator[None]:
+def disk_explained(
+    path: Path, stays: str, mend: str = "free some space, then repeat the command with resume=true"
+) -> Iterator[None]:
     """Turn what a full or failing disk raises while ``path`` is written into a VidgenError.
 
     Args:
         stays: What was written before and stays.
+        mend: What the user can do.
     """
     try:
         yield
@@ -33,6 +36,24 @@ def disk_explained(path: Path, stays: str) -> Iterator[None]:
         full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in text
         full = full or shutil.disk_usage(parent).free < NEARLY_NOTHING
         raise VidgenError(
-            f"'{path}' could not be written: {'the disk is full' if full else error}. {stays}; free some space, then "
-            "repeat the command with resume=true."
+            f"'{path}' could not be written: {'the disk is full' if full else error}. {stays}; {mend}."
         ) from error
+
+
+def put_whole(path: Path, write: Callable[[Path], None], *told: str) -> Path:
+    """Have a folder written beside its place and put it there whole, or not at all; one that was there is replaced.
+
+    Args:
+        write: Makes the folder that it is given.
+        told: As for ``disk_explained``.
+    """
+    fresh = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        with disk_explained(path, *told):
+            write(fresh)
+            shutil.rmtree(path, ignore_errors=True)
+            fresh.rename(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return path

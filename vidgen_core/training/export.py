@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,14 @@ from torch import Tensor
 from vidgen_core.models.tuned import BASE, base_of
 from vidgen_core.moments import CORE
 from vidgen_core.placement import DTYPES
-from vidgen_core.training.disk import disk_explained
+from vidgen_core.training.disk import put_whole
 
 if TYPE_CHECKING:
     from vidgen_core.models.backbone import Backbone
     from vidgen_core.run import Run
     from vidgen_core.training.learner import Learner
+
+STAYS = "The last checkpoint stays"
 
 
 def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[Path]:
@@ -33,9 +34,11 @@ def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[P
     whole = {id(p) for name, p in learner.trainables.items() if learner.trainables.owners[name] in (CORE, "objective")}
     whole -= {id(parameter) for parameter in backbone.methods.parameters()}
     if any(id(parameter) in whole for parameter in backbone.parameters()):
-        written.append(_whole(folder / "model", lambda fresh: backbone.save(fresh, DTYPES[dtype])))
+        written.append(put_whole(folder / "model", lambda fresh: backbone.save(fresh, DTYPES[dtype]), STAYS))
     if learnt:
-        written.append(_whole(folder / "methods", lambda fresh: _save_methods(learnt, backbone, fresh, dtype)))
+        written.append(
+            put_whole(folder / "methods", lambda fresh: _save_methods(learnt, backbone, fresh, dtype), STAYS)
+        )
     return written
 
 
@@ -51,16 +54,3 @@ def _save_methods(learnt: Mapping[str, Mapping[str, Tensor]], backbone: Backbone
     for name, tensors in learnt.items():
         state = {key: value.detach().to("cpu", DTYPES[dtype]).contiguous() for key, value in tensors.items()}
         save_file(state, folder / f"{name}.safetensors", {BASE: base_of(backbone)})
-
-
-def _whole(path: Path, write: Callable[[Path], None]) -> Path:
-    fresh = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        with disk_explained(path, "The last checkpoint stays"):
-            write(fresh)
-            shutil.rmtree(path, ignore_errors=True)
-            fresh.rename(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return path
