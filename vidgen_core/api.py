@@ -35,7 +35,8 @@ def generate(on_step: Callable[[Step, Tensor], None] | None = None, **keys: Any)
     """Make one video: ``generate(method="...", prompt=["one", "two"], seed=7)``.
 
     Keys are those of the command line; nested ones are dictionaries, ``placement={"dtype": "bf16"}``, or
-    ``**{"output.dir": "..."}``. Several videos: call it again, or use the command line with ``prompts_file``.
+    ``**{"output.dir": "..."}``. ``method`` takes objects with hooks beside names: ``method=["...", Mine()]``. Several
+    videos: call it again, or use the command line with ``prompts_file``.
 
     Args:
         on_step: Called after every sampling step with the step (``index``, ``total``, ``x0()``) and a copy of the

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidgen_core.catalog import Key, Option, read_catalog
+from vidgen_core.catalog import Key, Option
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.overrides import PROMPTS, Override, from_python, is_literal, parse
-from vidgen_core.plugin import READS, Found, Plugin, conf_packages, discover, method_plugin
+from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse
+from vidgen_core.plugin import READS, Found, Plugin, catalog_of, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
 from vidgen_core.tuned_run import SIZES, read_tuned, take_clip, take_over
+from vidgen_core.unpackaged import apart, files_of, hashes_of, joined, of_file, put_options, refuse_unchosen
 from vidgen_core.values import check_value, flatten, plain, put, set_values
 
 Catalog = dict[str, dict[str, Option]]
@@ -67,25 +68,30 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     Raises:
         BadRequest: one paragraph that names the key, value, method, model or file, and the mend.
     """
-    found = discover()
-    catalog = read_catalog(conf_packages(found))
-    asked = [*map(parse, overrides), *from_python(values or {})]
+    values, objects = apart(values or {})
+    asked = [*map(parse, overrides), *from_python(values)]
+    files = [of_file(path) for path in files_of(asked)]
+    found = joined(discover(), [*files, *objects])
+    catalog = catalog_of(found)
     methods = _methods(asked, catalog, found)
+    refuse_unchosen(files, methods)
     asked = [_weights_of_one(override, methods) for override in asked]
     _refuse_twice(asked)
     tuned = read_tuned(asked) if any("tuned" in plugin.reads for plugin in methods.values()) else {}
     choices = _choices(asked, catalog, methods, entry, tuned)
     from vidgen_core.search_path import compose_groups
 
-    groups = [f"{group}={option}" for group, option in choices.items()] + [f"method=[{','.join(methods)}]"]
+    groups = [f"{group}={option}" for group, option in choices.items()]
+    groups += [f"method=[{','.join(name for name in methods if found[name].build is None)}]"]
     tree = compose_groups(groups, conf_packages(found), entry)
+    put_options(tree, found, list(methods))
     _take_method_options(tree, list(methods))
     if tuned:
         take_over(tree, tuned, list(methods), "model" not in {override.key for override in asked})
     documented = _documented(catalog, choices, list(methods), entry)
-    given = set_values(tree, asked, (*choices, "method"), _method_names(found), list(methods), documented)
+    given = set_values(tree, asked, (*choices, "method", FILES), _method_names(found), list(methods), documented)
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
-    config |= {"method": list(methods), "choices": choices, "given": sorted(given)}
+    config |= {"method": list(methods), "choices": choices, "given": sorted(given), FILES: hashes_of(files)}
     _take_method_path(config, given)
     if tuned:
         take_clip(config, tuned, given)
@@ -100,11 +106,18 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
     """A recorded configuration once more, with some values or groups changed; later defaults play no part."""
     from omegaconf import OmegaConf
 
-    found = discover()
     asked = [parse(argument) for argument in overrides]
     _refuse_twice(asked)
-    record: dict[str, Any] = {key: config[key] for key in RECORD}
+    recorded = config.get(FILES) or {}
+    files = [of_file(path, recorded.values()) for path in files_of(asked) or recorded]
+    found = joined(discover(), files)
+    record: dict[str, Any] = {key: config[key] for key in RECORD} | {FILES: hashes_of(files)}
     for name in record["method"]:
+        if name not in found:
+            raise BadRequest(
+                f"The method '{name}' ({config['methods'][name]['_target_']}) is not installed. Install its package; "
+                "if it was an object of a Python program, run that program again."
+            )
         method_plugin(name, found)
     groups: dict[str, Any] = {}
     for override in asked:
@@ -114,12 +127,12 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
             other = compose([f"{override.key}={override.raw}"]).config
             groups[override.key] = other[override.key]
             record["choices"] = {**record["choices"], override.key: other["choices"][override.key]}
-    values = {k: v for k, v in {**config, **groups}.items() if k not in RECORD}
+    values = {k: v for k, v in {**config, **groups}.items() if k not in record}
     # What was recorded is resolved: a text or list that holds "${" is meant literally.
     literals = {k: v for k, v in flatten(values).items() if "${" in str(v) and not isinstance(v, Mapping)}
     tree = OmegaConf.create(put(values, dict.fromkeys(literals)))
-    documented = _documented(read_catalog(conf_packages(found)), record["choices"], record["method"])
-    given = set_values(tree, asked, GROUPS, _method_names(found), record["method"], documented)
+    documented = _documented(catalog_of(found), record["choices"], record["method"])
+    given = set_values(tree, asked, (*GROUPS, FILES), _method_names(found), record["method"], documented)
     literals = {k: v for k, v in literals.items() if k not in given}
     changed = plain(tree, literals | {k: v for k, v in given.items() if is_literal(k)})
     if {*PROMPTS, "prompts_file"} & set(given):

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidgen_core.catalog import read_catalog
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.overrides import parse
-from vidgen_core.plugin import conf_packages, discover
+from vidgen_core.plugin import catalog_of, discover
 from vidgen_core.values import flatten
 
 MARK = "finished.json"
@@ -89,7 +88,7 @@ def read_experiment(name: str, command: str) -> dict[str, Any]:
     """The file of an experiment as plain data. Raises BadRequest for one that is not there or of another command."""
     import yaml
 
-    options = read_catalog(conf_packages(discover())).get("experiment", {})
+    options = catalog_of(discover()).get("experiment", {})
     read = {key: yaml.safe_load(option.text) for key, option in options.items()}
     fitting = [key for key, content in read.items() if content.get("command") == command]
     if name not in read:

@@ -6,10 +6,13 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest, VidgenError, nearest
-from vidgen_core.plugin import discover
+from vidgen_core.plugin import Found, discover
+
+if TYPE_CHECKING:
+    from vidgen_core.config import Composed
 
 FACTS = (
     *(
@@ -35,6 +38,24 @@ def instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
         VidgenError: the target's module fails to import.
     """
     return _build(config, extra, _Allowed())
+
+
+def built_methods(composed: Composed) -> dict[str, Any]:
+    """The objects of the chosen methods, in list order. Raises BadRequest for one that cannot be made."""
+    return {name: _method(name, composed.found[name], settings) for name, settings in composed.methods.items()}
+
+
+def _method(name: str, entry: Found, settings: Mapping[str, Any]) -> Any:
+    try:
+        if entry.build is None:
+            return instantiate(settings)
+        return entry.build(**{key: settings[key] for key in entry.options})
+    except VidgenError:
+        raise
+    except Exception as error:  # a method may fail in any way
+        raise BadRequest(
+            f"The method '{name}' cannot be made: {type(error).__name__}: {error}. Add debug=true to see where."
+        ) from error
 
 
 def _build(config: Mapping[str, Any], extra: Mapping[str, Any], allowed: _Allowed) -> Any:

@@ -15,6 +15,9 @@ PATHS = (
     *("prompts_file", "image", "video", "tuned", "output.dir", "output.root", "model.path"),
     *("data.path", "data.validation", "data.root", "data.max_frames", "data.metadata", "trainer.cache_dir"),
 )
+FILES = "plugin"
+"""The key that takes a path or a list of them; its value is a list."""
+
 TEXT = "caption"
 """The last part of keys that take a text literally which is no list of scenes; it may be empty."""
 
@@ -63,6 +66,8 @@ def parse(argument: str) -> Override:
         )
     if key in PROMPTS:
         return Override(key, _prompt(key, raw), raw)
+    if key == FILES:
+        return Override(key, _files(_hydra_value(key, raw) if raw.startswith("[") else raw), raw)
     if is_text(key):
         return Override(key, None if raw == "null" else raw, raw)
     if is_path(key):
@@ -79,9 +84,11 @@ def from_python(values: Mapping[str, Any]) -> Iterator[Override]:
         if isinstance(value, Mapping):
             yield from from_python({f"{key}.{inner}": v for inner, v in value.items()})
             continue
-        plain = _plain(key, value)
+        plain = plain_value(key, value)
         if key in PROMPTS:
             plain = _prompt(key, plain)
+        if key == FILES:
+            plain = _files(plain)
         if is_path(key):
             if not isinstance(plain, str | None):
                 raise BadRequest(f"{key}={value} is no path. Give a text or a pathlib.Path.")
@@ -99,7 +106,14 @@ def _prompt(key: str, value: Any) -> Any:
     return value
 
 
-def _plain(key: str, value: Any) -> Any:
+def _files(value: Any) -> list[str]:
+    listed = value if isinstance(value, list) else [] if value in (None, "", "null") else [value]
+    if not all(isinstance(path, str) and path for path in listed):
+        raise BadRequest(f"{FILES}={value}: {FILES} takes the path of a Python file, or a list of them.")
+    return listed
+
+
+def plain_value(key: str, value: Any) -> Any:
     """The plain data that a Python value stands for: numbers and arrays of numpy and torch, paths, sequences."""
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -110,9 +124,9 @@ def _plain(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_plain(key, item) for item in value]
+        return [plain_value(key, item) for item in value]
     if isinstance(value, Mapping):  # inside a list: one of several settings that belong together
-        return {str(name): _plain(f"{key}.{name}", item) for name, item in value.items()}
+        return {str(name): plain_value(f"{key}.{name}", item) for name, item in value.items()}
     raise BadRequest(
         f"{key}={value}: a {type(value).__name__} is no value of a key. Give a text, a number, a truth or a list."
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from vidgen_core.catalog import read_catalog, read_options
+from vidgen_core.catalog import Option, read_catalog, read_options
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.hookspecs import HOOK_API_VERSION
 
@@ -46,7 +48,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Found:
-    """One entry of the group: a working plugin, or a broken one with its reason."""
+    """One entry of the group: a working plugin, or a broken one with its reason; or a method that no package brings."""
 
     name: str
     distribution: str
@@ -54,17 +56,20 @@ class Found:
     plugin: Plugin | None
     error: str = ""  # one line
     traceback: str = ""
+    build: Callable[..., object] | None = None  # makes the method that no package brings: see unpackaged.py
+    options: Mapping[str, Any] = field(default_factory=dict)  # what it is called with: key -> default
 
 
 def discover() -> dict[str, Found]:
     """Every installed plugin by name. One that cannot be used is listed as broken; the others work."""
     found: dict[str, Found] = {}
-    core = read_catalog([])
-    taken = {*HOUSE, *core, *(key.partition(".")[0] for key in core[""]["config"].keys)}
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+    taken = taken_names()
+    entries = sorted(entry_points(group=GROUP), key=lambda e: e.name)
+    for entry in entries:
         dist = entry.dist.name if entry.dist else "?"
         version = entry.dist.version if entry.dist else "?"
         try:
+            _check_alone(entry, entries)
             found[entry.name] = Found(entry.name, dist, version, _card(entry, taken))
         except (Exception, SystemExit) as error:  # any plugin may fail in any way; it must not take the others down
             line = " ".join(f"{type(error).__name__}: {error}".split())
@@ -72,20 +77,43 @@ def discover() -> dict[str, Found]:
     return found
 
 
-def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
-    """The card of an entry point whose plugin can be used; any exception is the reason why it cannot."""
-    if entry.name in taken:
-        raise ValueError(f"the name '{entry.name}' is a key of vidgen's own configuration; the plugin needs another")
-    if not re.fullmatch(r"[A-Za-z][\w-]*", entry.name):
-        raise ValueError(f"the name '{entry.name}' is not made of letters, digits, - and _")
-    plugin = getattr(entry.load(), "plugin", None)
-    if not isinstance(plugin, Plugin):
-        raise TypeError(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
+def taken_names() -> set[str]:
+    """Names that no plugin can have: keys and groups of the core, and what it uses beside them."""
+    core = read_catalog([])
+    return {*HOUSE, *core, *(key.partition(".")[0] for key in core[""]["config"].keys)}
+
+
+def check_name(name: str, taken: Collection[str]) -> None:
+    """Raise ValueError for a name that no plugin can have."""
+    if name in taken:
+        raise ValueError(f"the name '{name}' is a key of vidgen's own configuration; the plugin needs another")
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        raise ValueError(f"the name '{name}' is not made of letters, digits, - and _")
+
+
+def check_card(name: str, plugin: Plugin, taken: Collection[str]) -> None:
+    """Raise ValueError or TypeError for a plugin that cannot be used under this name, or with this vidgen."""
+    check_name(name, taken)
     if plugin.hook_api != HOOK_API_VERSION:
         raise TypeError(f"it was written for hook API {plugin.hook_api}, this is {HOOK_API_VERSION}; update the plugin")
     unknown = [key for key in plugin.reads if key not in READS]
     if unknown:
         raise ValueError(f"its card reads '{unknown[0]}'.{nearest(unknown[0], READS)}")
+
+
+def _check_alone(entry: EntryPoint, entries: Collection[EntryPoint]) -> None:
+    same = [f"'{e.value}' of {e.dist.name if e.dist else '?'}" for e in entries if e.name == entry.name]
+    if len(same) > 1:
+        raise ValueError(f"{len(same)} plugins have the name '{entry.name}': {', '.join(same)}; uninstall all but one")
+
+
+def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
+    """The card of an entry point whose plugin can be used; any exception is the reason why it cannot."""
+    check_name(entry.name, taken)
+    plugin = getattr(entry.load(), "plugin", None)
+    if not isinstance(plugin, Plugin):
+        raise TypeError(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
+    check_card(entry.name, plugin, taken)
     if find_spec(plugin.package) is None:
         raise ModuleNotFoundError(f"its package '{plugin.package}' is not there")
     if _carries_conf(plugin.package):
@@ -121,10 +149,21 @@ def method_plugin(name: str, found: dict[str, Found]) -> Plugin:
     return plugin
 
 
-def conf_packages(found: dict[str, Found]) -> list[str]:
+def conf_packages(found: Mapping[str, Found]) -> list[str]:
     """The ``<package>.conf`` of every working plugin that carries one, for Hydra's search path."""
-    cards = [f.plugin for f in found.values() if f.plugin is not None]
+    cards = [f.plugin for f in found.values() if f.plugin is not None and f.build is None]
     return [f"{card.package}.conf" for card in cards if _carries_conf(card.package)]
+
+
+def catalog_of(found: Mapping[str, Found]) -> dict[str, dict[str, Option]]:
+    """Every configuration file of the core and the working plugins; options of a method without one, as if it had."""
+    catalog = read_catalog(conf_packages(found))
+    for name, entry in found.items():
+        if entry.build is not None:
+            lines = [f"# @package methods.{name}", *(f"{key}: {json.dumps(v)}" for key, v in entry.options.items())]
+            option = Option("method", name, entry.distribution, "".join(f"{line}\n" for line in lines))
+            catalog.setdefault("method", {})[name] = option
+    return catalog
 
 
 def _carries_conf(package: str) -> bool:

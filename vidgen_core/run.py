@@ -14,7 +14,7 @@ from torch import Tensor
 from vidgen_core import conditioning, sampling
 from vidgen_core import placement as placements
 from vidgen_core.errors import BadRequest, VidgenError
-from vidgen_core.instantiate import instantiate
+from vidgen_core.instantiate import built_methods, instantiate
 from vidgen_core.moments import Moments
 from vidgen_core.noise import keyed_noise
 from vidgen_core.request import Request, single_scene
@@ -303,8 +303,8 @@ def frames(
 
 def moments_of(composed: Composed, observers: Mapping[str, object] | None = None) -> Moments:
     """Build the chosen methods and register them for one run, in list order; conflicts are found here."""
-    methods = {name: instantiate(settings) for name, settings in composed.methods.items()}
-    return Moments(methods, composed.config["owner"], CORE_HOOKS, observers, trace=bool(composed.config["trace"]))
+    methods, config = built_methods(composed), composed.config
+    return Moments(methods, config["owner"], CORE_HOOKS, observers, trace=bool(config["trace"]))
 
 
 def batches_of(composed: Composed, observers: Mapping[str, object] | None = None) -> Iterator[tuple[Request, Moments]]:

@@ -22,7 +22,7 @@ from vidgen_core.data.latent_cache import LatentCache
 from vidgen_core.data.loading import read_ahead
 from vidgen_core.data.sample import Batch, Draw, Source, draw_of
 from vidgen_core.errors import BadRequest, VidgenError
-from vidgen_core.instantiate import instantiate
+from vidgen_core.instantiate import built_methods, instantiate
 from vidgen_core.moments import Moments
 from vidgen_core.noise import seed_of
 from vidgen_core.placement import Placement
@@ -167,7 +167,7 @@ def optimise(
 
 def training_moments(composed: Composed) -> Moments:
     """The chosen methods and the objective, registered for one training; conflicts are found here."""
-    methods = {name: instantiate(settings) for name, settings in composed.methods.items()}
+    methods = built_methods(composed)
     objective = instantiate(composed.config["objective"])
     trace = bool(composed.config["trace"])
     return Moments({**methods, "objective": objective}, composed.config["owner"], TRAINING_HOOKS, trace=trace)

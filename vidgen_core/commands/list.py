@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vidgen_core.catalog import read_catalog
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.plugin import conf_packages, discover
+from vidgen_core.plugin import catalog_of, discover
 
 GROUPS = {
     "Models": "model",
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         paper = f"\n{entry.plugin.paper}" if entry.plugin.paper else ""
         kind = "Methods" if entry.plugin.is_method else "Other plugins"
         rows[kind].append((entry.name, entry.plugin.summary + paper))
-    catalog = read_catalog(conf_packages(found))
+    catalog = catalog_of(found)
     for title, group in GROUPS.items():
         rows[title] = [(name, option.summary) for name, option in catalog.get(group, {}).items() if name != "none"]
     rows["Broken plugins"] = [

@@ -1,15 +1,20 @@
-"""vidgen show <method, model, metric ...>    Its paper, hooks, and options with types, defaults and meanings."""
+"""vidgen show <method, model, metric ...>    Its paper, hooks, and options with types, defaults and meanings.
+
+vidgen show <method> plugin=<file.py>    The same of the method in a Python file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vidgen_core.catalog import Option, read_catalog
+from vidgen_core.catalog import Option
 from vidgen_core.config import Catalog, compose
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.hookspecs import kinds
-from vidgen_core.instantiate import instantiate
-from vidgen_core.plugin import Found, Plugin, conf_packages, discover
+from vidgen_core.instantiate import built_methods
+from vidgen_core.overrides import FILES, parse
+from vidgen_core.plugin import Found, Plugin, catalog_of, discover
+from vidgen_core.unpackaged import files_of, joined, of_file
 
 PREFIXES = {"model": "model.", "experiment": "", "metric": "metrics.{}.", "judge": "judge.", "flow": "flow."}
 """Groups whose options can be shown -> what the keys of an option begin with."""
@@ -17,8 +22,10 @@ PREFIXES = {"model": "model.", "experiment": "", "metric": "metrics.{}.", "judge
 
 def main(arguments: Sequence[str]) -> int:
     """Print what is known of each name."""
-    found = discover()
-    catalog = read_catalog(conf_packages(found))
+    files = [argument for argument in arguments if argument.startswith(f"{FILES}=")]
+    arguments = [argument for argument in arguments if argument not in files]
+    found = joined(discover(), map(of_file, files_of(map(parse, files))))
+    catalog = catalog_of(found)
     options = [option for group in PREFIXES for option in catalog.get(group, {}).values()]
     names = [*found, *(option.name for option in options)]
     if not arguments:
@@ -41,29 +48,31 @@ def _show_plugin(entry: Found, catalog: Catalog) -> None:
             f"The plugin '{entry.name}' is broken: {entry.error}. `vidgen list --why {entry.name}` shows where."
         )
     print(f"{entry.name}: {card.summary}")
-    print(f"  from      {entry.distribution} {entry.version}, package {card.package}")
+    where = entry.distribution if entry.build else f"{entry.distribution} {entry.version}, package {card.package}"
+    print(f"  from      {where}")
     if card.paper:
         print(f"  paper     {card.paper}")
     if card.is_method:
-        _show_method(entry.name, card, catalog["method"].get(entry.name))
+        _show_method(entry, card, catalog["method"].get(entry.name))
     for group, options in catalog.items():
         brought = [o.name for o in options.values() if o.package == f"{card.package}.conf"]
         if brought and group != "method":
             print(f"  brings    {group}={', '.join(brought)}")
 
 
-def _show_method(name: str, card: Plugin, option: Option | None) -> None:
+def _show_method(entry: Found, card: Plugin, option: Option | None) -> None:
     print(f"  models    of the family {', '.join(card.families)}")
     if card.composes_with:
         print(f"  composes  {card.composes_with}")
     if option is None:
         return
-    method = instantiate(compose([f"method={name}"]).methods[name])
+    named = [f"{FILES}={entry.distribution}"] if entry.build else []
+    method = built_methods(compose([f"method={entry.name}", *named]))[entry.name]
     hooks = [
         f"{hook} ({kind})" for hook, kind in kinds().items() if hasattr(getattr(method, hook, None), "vidgen_impl")
     ]
     print(f"  hooks     {', '.join(hooks) or 'none'}")
-    _show_keys(f"{name}.", option)
+    _show_keys(f"{entry.name}.", option)
 
 
 def _show_option(option: Option) -> None:

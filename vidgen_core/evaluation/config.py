@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidgen_core.catalog import Key, Option, read_catalog
+from vidgen_core.catalog import Key, Option
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.experiments import read_experiment
 from vidgen_core.instantiate import instantiate
 from vidgen_core.overrides import Override, from_python, is_literal, parse
-from vidgen_core.plugin import conf_packages, discover
+from vidgen_core.plugin import catalog_of, conf_packages, discover
 from vidgen_core.values import flatten, plain, set_values
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def compose_evaluation(arguments: Sequence[str], values: Mapping[str, Any] | Non
     Raises BadRequest: one paragraph that names the key, metric, experiment or file, and the mend.
     """
     found = discover()
-    catalog = read_catalog(conf_packages(found))
+    catalog = catalog_of(found)
     asked = [*(_argument(argument) for argument in arguments), *from_python(values or {})]
     _refuse_twice(asked)
     chosen = {override.key: override for override in asked if override.key in CHOSEN}
