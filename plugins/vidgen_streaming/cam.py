@@ -108,12 +108,12 @@ class Merger(nn.Module):
     def __init__(self, channels: int, groups: int = 32) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)
+        self.proj_in: Any = nn.Linear(channels, channels)
         self.attention = nn.Module()
         for name in ("to_q", "to_k", "to_v"):
             self.attention.add_module(name, nn.Linear(channels, channels, bias=False))
         self.attention.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-        self.proj_out = nn.Linear(channels, channels)
+        self.proj_out: Any = nn.Linear(channels, channels)
         self.heads = max(channels // HEAD_WIDTH, 1)
 
     def forward(self, skip: Tensor, feature: Tensor, videos: int, attend: Attend) -> Tensor:
@@ -129,6 +129,23 @@ class Merger(nn.Module):
         read = self.proj_out(layers.to_out[0](read))
         return skip + read.unflatten(0, (videos, h, w)).permute(0, 3, 4, 1, 2).flatten(0, 1)
 
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """For inference: two layers with nothing between them become one; only rounding changes."""
+        layers: Any = self.attention
+        layers.to_q, self.proj_in = _joined(self.proj_in, layers.to_q), nn.Identity()
+        self.proj_out, layers.to_out[0] = _joined(layers.to_out[0], self.proj_out), nn.Identity()
+
+
+def _joined(first: Any, second: Any) -> nn.Linear:
+    """One linear layer for two in a row, multiplied in single precision."""
+    weight = second.weight.float()
+    bias = F.linear(first.bias.float(), weight, None if second.bias is None else second.bias.float())
+    layer = nn.Linear(first.in_features, second.out_features, device="meta")
+    layer.weight = nn.Parameter((weight @ first.weight.float()).to(second.weight))
+    layer.bias = nn.Parameter(bias.to(second.weight))
+    return layer
+
 
 class Mergers(nn.Module):
     """One merger for every skip of a U-Net and one for its mid block's output."""
@@ -139,10 +156,14 @@ class Mergers(nn.Module):
         self.down = nn.ModuleList(Merger(c, groups) for c in channels)
         self.mid = Merger(unet.config.block_out_channels[-1], groups)
 
-    def reset(self, gain: float = 0.0) -> None:
-        """What is read counts nothing at the beginning of a training; with a ``gain``, something at random."""
+    def __iter__(self) -> Iterator[Merger]:
         for merger in (*self.down, self.mid):
             assert isinstance(merger, Merger)
+            yield merger
+
+    def reset(self, gain: float = 0.0) -> None:
+        """What is read counts nothing at the beginning of a training; with a ``gain``, something at random."""
+        for merger in self:
             nn.init.zeros_(merger.proj_out.bias)
             if gain:
                 nn.init.normal_(merger.proj_out.weight, std=gain)

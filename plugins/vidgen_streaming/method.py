@@ -111,6 +111,9 @@ class Streaming(Chunked):
             stack.enter_context(replaced(backbone.denoiser, parts.base, source))
             if self.networks.cam is not None:
                 stack.enter_context(self.cam_attached(backbone))
+            if self.networks.mergers is not None and "trainer" not in run.config:
+                for merger in self.networks.mergers:
+                    merger.fuse()
             if self.networks.resampler is not None:
                 self.encode = self.anchor_encoder(run, backbone, parts)
                 for (_, processor), mix in zip(backbone.text_attention.layers, self.networks.mixes, strict=True):
