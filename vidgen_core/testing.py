@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
@@ -65,3 +68,37 @@ def latents(
     with opened(run, backbone or tiny.build()):
         denoise = denoiser(run)
         return [window for group in run.groups for window in run.moments.sample(run=run, group=group, denoise=denoise)]
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the memory of all tensors made inside the context, those within the networks too.
+
+    Attributes:
+        now: Bytes of those that are alive.
+        most: The most that ``now`` has been; set it to ``now`` to begin again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._see(tensor.untyped_storage())
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:  # another view
+            return
+        self._known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
