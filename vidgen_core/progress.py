@@ -27,7 +27,8 @@ class Progress(AbstractContextManager["Progress"]):
         self._bar: Any = None
         self._task: Any = None
         self._start = 0.0
-        self._done: dict[tuple[str, int], float] = {}  # stage and window index -> frames of it that are done
+        self._through: dict[str, float] = {}  # stage -> frames of its windows that are through
+        self._under_way: dict[tuple[str, int], float] = {}  # stage and index of a window that is not -> its frames done
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
@@ -39,7 +40,7 @@ class Progress(AbstractContextManager["Progress"]):
         if run.stage != "base":
             print(f"placement of {run.stage}: {run.placement}", file=self._stream, flush=True)
             return
-        self._done = {}
+        self._through, self._under_way = {}, {}
         self._start = time.perf_counter()
         videos = run.request.videos
         if len(run.config["videos"]) > 1:
@@ -52,16 +53,24 @@ class Progress(AbstractContextManager["Progress"]):
     @hookimpl
     def on_step(self, run: Run, window: Window, step: Step) -> None:
         """A step of a window is done."""
-        self._done[run.stage, window.index] = len(window.keep) * (step.index + 1) / step.total
+        self._count(run.stage, window.index, len(window.keep), (step.index + 1) / step.total)
         stage = "" if run.stage == "base" else f"{run.stage} "
         frames = f"{stage}frames {window.keep.start}-{window.keep.stop - 1} of {run.request.num_frames}"
         if self._bar is not None:
             words = f"{frames}, step {step.index + 1}/{step.total}"
-            total = run.request.num_frames * len({stage for stage, _ in self._done})
-            self._bar.update(self._task, total=total, completed=sum(self._done.values()), description=words)
+            total = run.request.num_frames * len(self._through)
+            done = sum(self._through.values()) + sum(self._under_way.values())
+            self._bar.update(self._task, total=total, completed=done, description=words)
         elif step.index + 1 == step.total:
             seconds = time.perf_counter() - self._start
             print(f"{frames}: {step.total} steps done after {seconds:.1f} s", file=self._stream, flush=True)
+
+    def _count(self, stage: str, window: int, frames: int, share: float) -> None:
+        # Windows that are through become one number: a step must not cost more the longer the video.
+        self._through.setdefault(stage, 0)
+        self._under_way[stage, window] = frames * share
+        if share == 1:
+            self._through[stage] += self._under_way.pop((stage, window))
 
     def _draw(self, total: int) -> None:
         from rich.console import Console

@@ -306,5 +306,8 @@ def test_progress_names_windows_and_steps(terminal: bool) -> None:
     assert text.startswith("placement: cpu fp32\n")
     assert "frames 4-7 of 8" in text
     assert "refine frames 4-7 of 8" in text
-    if not terminal:
+    if terminal:
+        (task,) = progress._bar.tasks
+        assert (task.completed, task.total) == (12, 16)
+    else:
         assert len(text.splitlines()) == 5
