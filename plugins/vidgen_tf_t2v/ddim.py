@@ -1,0 +1,71 @@
+"""How the published models diffuse, and their sampler where it differs from diffusers' DDIM: timesteps and inversion.
+
+Where the number of steps divides that of the training, sampling is diffusers' DDIM to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core.sampling import Step
+
+if TYPE_CHECKING:
+    from vidgen_core.run import Run, Window
+
+COMMON = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+LINEAR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+ZERO_SNR_V = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+
+DIFFUSIONS: dict[str, dict[str, Any]] = {
+    "v_zero_snr": {**COMMON, **LINEAR, **ZERO_SNR_V},
+    "cosine_v": {**COMMON, "beta_schedule": "squaredcos_cap_v2", **ZERO_SNR_V},
+    "eps": {**COMMON, **LINEAR, "prediction_type": "epsilon"},
+}
+"""The schedulers of TF-T2V, of VGen's own text-to-video and of ModelScope's original; no checkpoint tells its own."""
+
+
+def published_timesteps(steps: int, trained: int = 1000) -> Tensor:
+    """(S,), falling: the timesteps of the published sampler when it is asked for ``steps``.
+
+    One in every ``trained // steps`` of the whole range: more than were asked for where they do not divide it.
+    """
+    return (1 + torch.arange(0, trained, trained // steps)).clamp(max=trained - 1).flip(0)
+
+
+def inverted(run: Run, window: Window, latents: Tensor) -> Iterator[Tensor]:
+    """Yield the latents (B, C, F, h, w), float32, after each step of the published inversion, the last at pure noise.
+
+    Unguided, under the window's guided condition. The network sees every level with its own timestep, where DDIM's
+    inverse in diffusers gives it the next one.
+
+    Args:
+        latents: Clean, scaled.
+    """
+    scheduler = run.make_scheduler()
+    run.timesteps(scheduler)
+    trained = scheduler.config.num_train_timesteps
+    stride = trained // run.request.num_inference_steps
+    levels = torch.cat([scheduler.alphas_cumprod, torch.zeros(1)]).to(run.backbone.device)
+    inputs = run.backbone.prepare(window.condition, ("cond",))
+    z = latents.to(run.backbone.device, torch.float32)
+    for index, start in enumerate(range(0, trained, stride)):
+        t = torch.tensor(start)
+        step = Step(
+            index, len(scheduler.timesteps), t, window, scheduler, z, run.backbone.predict(z, t, inputs).float()
+        )
+        here, after = levels[start], levels[min(start + stride, trained)]
+        x0 = step.x0()
+        noise = (z - here.sqrt() * x0) / (1 - here).sqrt()
+        z = after.sqrt() * x0 + (1 - after).sqrt() * noise
+        yield z

@@ -1,0 +1,54 @@
+"""A published checkpoint as a model: its U-Net beside the VAE and text encoder that all of the layout share."""
+
+from __future__ import annotations
+
+import torch
+
+from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.models import loading, unet3d
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.tuned import read_tensors
+from vidgen_tf_t2v.ddim import DIFFUSIONS
+from vidgen_tf_t2v.published import read_unet, reads_conditions
+
+
+def load(
+    path: str | None = None,
+    parts: str = "ali-vilab/text-to-video-ms-1.7b",
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    trained_frames: int = 0,
+    diffusion: str | None = None,
+) -> Backbone:
+    """The backbone of a checkpoint in VGen's layout: TF-T2V's, or ModelScope's, from which it was tuned.
+
+    Args:
+        path: The checkpoint, ``.pth`` or the same names in another format.
+        parts: A diffusers folder or hub id whose VAE, text encoder and tokenizer are taken.
+        variant: Which files of those to prefer, such as ``fp16``.
+        trained_frames: Frames the model was trained for.
+        diffusion: One of ``DIFFUSIONS``, which the file does not tell; None takes that of the published checkpoints:
+            TF-T2V's for one that reads spatial conditions, else ModelScope's.
+
+    Raises:
+        BadRequest: there is no checkpoint, or it is damaged, code, or of another layout.
+    """
+    if path is None:
+        raise BadRequest(
+            "model=tf_t2v needs its checkpoint, which the authors publish on the ModelScope hub as iic/tf-t2v. "
+            "Download it and name it: model.path=tft2v_t2v_non_ema_512000.pth."
+        )
+    if diffusion is not None and diffusion not in DIFFUSIONS:
+        raise BadRequest(f"model.diffusion={diffusion} is not known.{nearest(diffusion, DIFFUSIONS)}")
+    file = loading.located(path)
+    if not file.is_file():
+        raise BadRequest(f"model.path={path}: there is no such file.")
+    tensors, _ = read_tensors(file)
+    diffusion = diffusion or ("v_zero_snr" if reads_conditions(tensors) else "eps")
+    unet = read_unet(tensors, str(file), dtype)
+    backbone = unet3d.load(parts, dtype=dtype, variant=variant, trained_frames=trained_frames, denoiser=unet)
+    backbone.scheduler_config = dict(DIFFUSIONS[diffusion])
+    others = {name: digest for name, digest in backbone.weights.items() if not name.startswith("unet/")}
+    backbone.weights = {f"unet/{file.name}": loading.file_hash(file), **others}
+    return backbone
