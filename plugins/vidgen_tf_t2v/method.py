@@ -1,0 +1,277 @@
+"""TF-T2V (arXiv 2312.15770): text and image are interchangeable ways to say what a video shows.
+
+One U-Net serves images, through its spatial layers, and videos, through all of them. Image tokens stand beside the
+text in every cross-attention, and maps of spatial conditions enter at the first convolution. B videos, F frames,
+K image tokens, D features, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidgen_core import hookimpl
+from vidgen_core.conditioning import Branches, Condition
+from vidgen_core.data.sample import Batch
+from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.models import image_encoder
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.image_encoder import ImageEncoder
+from vidgen_core.models.tuned import check_base, read_tensors, replaced, weights_of
+from vidgen_core.request import Request
+from vidgen_core.run import Run, Window
+from vidgen_core.training.learner import PARTS
+from vidgen_tf_t2v.branches import Prepared, installed
+from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
+from vidgen_tf_t2v.map_encoder import encoded
+from vidgen_tf_t2v.maps import HISTOGRAM, check_names, read_map
+from vidgen_tf_t2v.networks import Networks, fresh, loaded
+from vidgen_tf_t2v.prompts import as_published
+from vidgen_tf_t2v.published import carried, is_published
+from vidgen_tf_t2v.reference import check_reference, middle_frames, reference
+from vidgen_tf_t2v.slots import check_slots, empty_image, guided_text, with_frames, with_image
+
+BRANCHES = ("auto", "content", "motion")
+
+DENOISER = "denoiser."
+"""Prefix of the U-Net's tensors in a file of what was trained."""
+
+
+class TFT2V:
+    """Image tokens, spatial conditions, the two branches, and the coherence loss.
+
+    Args:
+        text, no_image, unguided_image: What stands in the slots of cross-attention, see ``slots``.
+        branch: ``content`` runs the spatial layers only, ``motion`` all; ``auto`` decides by the number of frames.
+        keep_last: The content branch as released, with one layer over time.
+        maps: Spatial condition -> file of its maps, see ``read_map``.
+        published_prompt: Prompts as the release completes them.
+        image_encoder: A CLIP model; None takes the model's.
+        tokens: K, where the image layers are made anew.
+        coherence_weight: Of the temporal coherence loss; 0 leaves it out.
+        coherence: Its reduction, see ``temporal_coherence``.
+    """
+
+    name = "tf_t2v"
+
+    def __init__(
+        self,
+        text: str = "prompt",
+        no_image: str = "omit",
+        unguided_image: str = "zero_embedding",
+        branch: str = "auto",
+        keep_last: bool = False,
+        maps: Mapping[str, str] | None = None,
+        published_prompt: bool = False,
+        image_encoder: str | None = None,
+        tokens: int = 4,
+        coherence_weight: float = 0.1,
+        coherence: str = "mean",
+    ) -> None:
+        check_slots(text, no_image, unguided_image)
+        check_reduction(coherence)
+        if branch not in BRANCHES:
+            raise BadRequest(f"tf_t2v.branch={branch} is not a branch.{nearest(branch, BRANCHES)}")
+        self.text, self.no_image, self.unguided_image = text, no_image, unguided_image
+        self.branch, self.keep_last = branch, keep_last
+        self.maps, self.published_prompt = dict(maps or {}), published_prompt
+        self.encoder_path, self.tokens = image_encoder, tokens
+        self.coherence_weight, self.coherence = coherence_weight, coherence
+        self.networks: Networks
+        self.encoder: ImageEncoder | None = None  # kept by a training, which looks at other pictures in every step
+        self.embedding: Tensor | None = None  # (1, E), of the user's picture
+        self.given: dict[str, Tensor] = {}  # condition -> (c, F, H, W), of the whole video
+
+    @hookimpl
+    def prepare_request(self, request: Request) -> Request | None:
+        """Look for the picture and the maps before anything heavy, and complete the prompts where asked."""
+        check_reference(request)
+        check_names(self.maps)
+        return as_published(request) if self.published_prompt else None
+
+    # ------------------------------------------------------------------------------------------------ model
+
+    @hookimpl
+    @contextmanager
+    def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
+        """Put the learned modules beside the model, and have the network read what they make."""
+        own, base, source = self.learnt(run, backbone)
+        self.networks = self.made(run, backbone, own, source)
+        self.given = {name: read_map(name, path, run.request.num_frames) for name, path in self.maps.items()}
+        self.look(run, backbone)
+        backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
+        with ExitStack() as stack:
+            stack.callback(backbone.methods.pop, self.name)
+            stack.enter_context(replaced(backbone.denoiser, base, source))
+            stack.callback(setattr, backbone, "reads", backbone.reads)
+            backbone.reads = backbone.reads | {"spatial"}
+            stack.callback(backbone.preparers.pop, self.name)
+            backbone.preparers[self.name] = lambda parts: self.prepared(run, parts)
+
+            def told() -> Prepared:
+                assert backbone.inputs is not None
+                found: Prepared = backbone.inputs.methods[self.name]
+                return found
+
+            stack.enter_context(installed(backbone.denoiser, told, self.keep_last))
+            yield
+
+    def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+        """The method's tensors, those of the U-Net that were trained with them, and where they come from."""
+        file = weights_of(run.config, self.name)
+        if file is None:
+            return carried(backbone.denoiser), {}, "the model's checkpoint"
+        tensors, base_model = read_tensors(file)
+        if is_published(tensors):
+            raise BadRequest(f"'{file}' is a whole published model. Give it as that: model=tf_t2v model.path={file}.")
+        check_base(base_model, backbone, file)
+        base = {name.removeprefix(DENOISER): t for name, t in tensors.items() if name.startswith(DENOISER)}
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(DENOISER)}
+        return own, base, str(file)
+
+    def made(self, run: Run, backbone: Backbone, own: Mapping[str, Tensor], source: str) -> Networks:
+        """The learned modules of this run: what was trained, and what is to be trained or was drawn."""
+        training = "trainer" in run.config
+        drawn = not training and bool(run.config["model"].get("untrained"))
+        if own:
+            networks = loaded(own, source)
+        elif training or drawn:
+            width = self.image_encoder(run, backbone).features
+            read = [name for name in self.maps if name != HISTOGRAM]
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(run.request.seed)
+                networks = fresh(backbone.denoiser, width, self.tokens, read, gain=0.1 if drawn else 0.0)
+        else:
+            raise BadRequest(
+                "method=tf_t2v needs weights that were trained for this model, and it brings none. Use a published "
+                "checkpoint, model=tf_t2v model.path=tft2v_t2v_non_ema_512000.pth, or train them: vidgen train "
+                "method=tf_t2v."
+            )
+        if training and self.maps:
+            raise BadRequest("tf_t2v.maps is given, but training reads no maps. Leave it out.")
+        reads = [*networks.encoders, *([] if networks.histogram is None else [HISTOGRAM])]
+        for name in self.maps:
+            if name not in reads:
+                there = ", ".join(reads) or "none"
+                raise BadRequest(
+                    f"tf_t2v.maps.{name} is given, but these weights do not read it; they read: {there}. Leave it out, "
+                    "or use a checkpoint of composed conditions, such as tft2v_vcomposer_non_ema_254000.pth."
+                )
+        return networks
+
+    def image_encoder(self, run: Run, backbone: Backbone) -> ImageEncoder:
+        """The image encoder, read once: the named one, the model's, or the published one."""
+        if self.encoder is None:
+            path = self.encoder_path or run.config["model"].get("image_encoder") or PUBLISHED_ENCODER
+            self.encoder = image_encoder.load(path, dtype=backbone.dtype, resize="center_bilinear").to(backbone.device)
+        return self.encoder
+
+    def look(self, run: Run, backbone: Backbone) -> None:
+        """Embed the user's picture; a training keeps the encoder, for those of its clips."""
+        picture, image = reference(run.request), self.networks.image
+        training = "trainer" in run.config
+        if picture is not None or training:
+            if image is None:
+                raise BadRequest(
+                    "method=tf_t2v is given an image or a video, but these weights read none. Leave it out, or use a "
+                    "checkpoint of TF-T2V."
+                )
+            encoder = self.image_encoder(run, backbone)
+            if encoder.features != image.width:
+                raise BadRequest(
+                    f"The image encoder makes {encoder.features} features, but these weights read {image.width}. Give "
+                    "the encoder that they were trained with: tf_t2v.image_encoder=..."
+                )
+            self.embedding = None if picture is None else encoder.encode(picture)
+        self.encoder = self.encoder if training else None
+
+    # ---------------------------------------------------------------------------------------------- windows
+
+    @hookimpl
+    def condition(self, run: Run, window: Window) -> dict[str, Any]:
+        """``spatial``: the maps' channels (B, C, F, h, w), encoded once for all steps of the window."""
+        maps = {name: given for name, given in self.maps_of(run, window).items() if name != HISTOGRAM}
+        if not maps:
+            return {}
+        size = run.backbone.latent_shape(run.request.height, run.request.width)[1:]
+        return {"spatial": encoded(self.networks.encoders, maps, size, run.backbone.attend)}
+
+    def maps_of(self, run: Run, window: Window) -> dict[str, Tensor]:
+        """Spatial condition -> its maps (B, c, F, H, W) in the window; the last serves frames beyond the video."""
+        frames = [min(max(frame, 0), run.request.num_frames - 1) for frame in window.span]
+        device, dtype, videos = run.backbone.device, run.backbone.dtype, len(run.request.videos)
+        return {
+            name: maps[None, :, frames].expand(videos, -1, -1, -1, -1).to(device, dtype)
+            for name, maps in self.given.items()
+        }
+
+    @hookimpl
+    def refine_condition(self, run: Run, window: Window, condition: Condition) -> Condition:
+        """``text`` with the image slot beside it, in both branches, and the frames' histograms where there are some."""
+        text = condition["text"]
+        guided, unguided = self.image_slots(run)
+        cond = with_image(guided_text(text, self.text), guided, self.name)
+        uncond = with_image(text.uncond, unguided, self.name)
+        histogram = self.maps_of(run, window).get(HISTOGRAM)
+        if histogram is not None:
+            assert self.networks.histogram is not None
+            tokens = self.networks.histogram(histogram[..., 0, 0].transpose(1, 2))
+            cond, uncond = (with_frames(branch, tokens, HISTOGRAM) for branch in (cond, uncond))
+        return Condition({**condition, "text": Branches(cond, uncond)})
+
+    def image_slots(self, run: Run) -> tuple[Tensor | None, Tensor | None]:
+        """What stands in the image slot with and without guidance, (1 or B, K, D) each; None where it is left out."""
+        image = self.networks.image
+        if image is None:
+            return None, None
+        if run.batch is not None:
+            encoder = self.image_encoder(run, run.backbone)
+            embedding: Tensor | None = encoder.encode(middle_frames(run.batch))
+        else:
+            embedding = self.embedding
+        if embedding is None:
+            empty = empty_image(image, self.no_image)
+            return empty, empty
+        shown = image(embedding.to(run.backbone.device, run.backbone.dtype))
+        return shown, shown if self.unguided_image == "same" else empty_image(image, self.unguided_image)
+
+    def prepared(self, run: Run, parts: Sequence[Mapping[str, Any]]) -> Prepared:
+        """What the network is told in every step of a window; the conditions of its branches are stacked."""
+        frames = parts[0]["text"].index.shape[1]
+        content = self.branch == "content" or (self.branch == "auto" and frames == 1)
+        stem = time = None
+        if "spatial" in parts[0]:
+            assert self.networks.stem is not None
+            channels = torch.cat([part["spatial"] for part in parts])
+            stem = self.networks.stem(channels.transpose(1, 2).flatten(0, 1))
+        if self.networks.fps is not None:
+            backbone = run.backbone
+            fps = torch.tensor([run.request.fps], device=backbone.device)
+            time = self.networks.fps(backbone.denoiser.time_proj(fps).to(backbone.dtype))
+        return Prepared(content, stem, time)
+
+    # --------------------------------------------------------------------------------------------- training
+
+    @hookimpl
+    def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
+        """The image layers, and the parts of the U-Net that ``trainer.trainable`` names: all, as published."""
+        wanted = PARTS[run.config["trainer"]["trainable"]]
+        own = {name: p for name, p in self.networks.named_parameters() if name.startswith(("image.", "fps."))}
+        base = backbone.denoiser.named_parameters()
+        return own | {f"{DENOISER}{name}": parameter for name, parameter in base if wanted(name)}
+
+    @hookimpl
+    def losses(self, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
+        """``coherence``, weighted, of videos; images have none."""
+        if not self.coherence_weight or batch.num_frames == 1:
+            return {}
+        found = temporal_coherence(prediction.output, prediction.target, self.coherence)
+        return {"coherence": self.coherence_weight * found.mean()}
+
+
+PUBLISHED_ENCODER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+"""The image encoder of the released weights."""
