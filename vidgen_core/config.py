@@ -333,8 +333,11 @@ def _complete(
     for key, (value, _) in resolved.items():
         config[key] = check_value(Override(key, value, str(value)), CORE_DEFAULTS[key], documented[key])
     origins = {key: origin if who == "you" else who for key, (_, who) in resolved.items()}
-    if config["prompt"] is None and config["prompts_file"] is None and model.get("example_prompt"):
-        config["prompt"] = model["example_prompt"]
+    examples = model.get("method_prompts") or {}
+    example = next((examples[name] for name in reversed(config["method"]) if name in examples), None)
+    example = example or model.get("example_prompt")
+    if config["prompt"] is None and config["prompts_file"] is None and example:
+        config["prompt"] = example
         notes.append(
             f"No prompt was given; this is the example of model={config['choices']['model']}: {config['prompt']}"
         )

@@ -41,6 +41,7 @@ class Plugin:
     families: tuple[str, ...] = ("unet3d",)  # model families that a method runs on (model.family)
     reads: tuple[str, ...] = ()  # which of READS the method uses; one that no chosen method reads is refused
     composes_with: str = ""  # one sentence for `vidgen show`
+    remembers: str = ""  # what of a video the method remembers, where that lives and for how long
     converter: str = ""  # "module.function" that knows a published layout, for `vidgen convert`: see convert.py
     excludes: Mapping[str, str] = field(default_factory=dict)  # method that it cannot run with -> why, and the mend
     hook_api: int = HOOK_API_VERSION

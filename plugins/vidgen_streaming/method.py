@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from vidgen_core.conditioning import Branches, Condition
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.loading import file_hash
 from vidgen_core.models.tuned import base_of, replaced, weights_of
 from vidgen_core.run import Group, Run, Window
 from vidgen_streaming import published
@@ -31,26 +33,22 @@ from vidgen_streaming.networks import Networks, loaded
 MODES = ("both", "independent", "last_frame")
 
 
-def build(mode: str = "both", chunk: int = 16, overlap: int = 8, fit: str = "exact", **options: Any) -> Chunked:
+def build(mode: str = "both", overlap: int = 8, **options: Any) -> Chunked:
     """The object that runs the chosen mode.
 
     Args:
         mode: ``both`` memories (the method), or one of the baselines: ``independent`` chunks, and ``last_frame``, which
             begins every chunk with the last frame of the one before.
-        **options: As for ``Streaming``; the baselines have none of them.
+        **options: As for ``Streaming``; the baselines use those of ``Chunked``.
     """
-    shared: dict[str, Any] = {"chunk": chunk, "fit": fit}
-    if mode == "independent":
-        return Chunked(overlap=0, **shared)
-    if mode == "last_frame":
-        return LastFrame(**shared)
-    if mode != "both":
+    if mode not in MODES:
         raise BadRequest(f"streaming.mode={mode} is not a mode.{nearest(mode, MODES)}")
-    if overlap < 1:
-        raise BadRequest(
-            f"streaming.overlap={overlap} must be at least 1; mode=independent has chunks without overlap."
-        )
-    return Streaming(overlap=overlap, **shared, **options)
+    if mode == "both":
+        if overlap < 1:
+            raise BadRequest(f"streaming.overlap={overlap} must be at least 1; streaming.mode=independent has none.")
+        return Streaming(overlap=overlap, **options)
+    shared = {key: value for key, value in options.items() if key not in signature(Streaming).parameters}
+    return Chunked(overlap=0, **shared) if mode == "independent" else LastFrame(**shared)
 
 
 class Streaming(Chunked):
@@ -107,6 +105,7 @@ class Streaming(Chunked):
         self.networks = self.made(run, backbone, parts, source)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
+            stack.enter_context(super().attach(run, backbone))
             stack.callback(backbone.methods.pop, self.name)
             stack.enter_context(replaced(backbone.denoiser, parts.base, source))
             if self.networks.cam is not None:
@@ -126,6 +125,7 @@ class Streaming(Chunked):
         file = weights_of(run.config, self.name)
         if file is None:
             return published.Parts(), ""
+        run.provenance["streaming"] = {"weights": {file.name: file_hash(file)}}
         parts, base = published.read(file)
         parts.check(backbone.denoiser, len(backbone.text_attention.layers), str(file))
         if base and base_of(backbone) and base != base_of(backbone):

@@ -62,6 +62,8 @@ def _show_plugin(entry: Found, catalog: Catalog) -> None:
 
 def _show_method(entry: Found, card: Plugin, option: Option | None) -> None:
     print(f"  models    of the family {', '.join(card.families)}")
+    if card.remembers:
+        print(f"  remembers {card.remembers}")
     if card.composes_with:
         print(f"  composes  {card.composes_with}")
     if option is None:
