@@ -57,7 +57,7 @@ class Streaming(Chunked):
     Args:
         cam, apm: False leaves that memory out.
         anchor: The frame whose appearance is kept: ``first`` of the video, or the last of the ``last_chunk``.
-        image_encoder: A CLIP model for the anchor; None takes the weights' own, the model's, or the published one.
+        encoder: A CLIP model for the anchor; None takes the weights' own, the model's, or the published one.
         stage: What `vidgen train` trains: ``cam``, or then ``apm``.
         freeze_base: Leaves the model's spatial layers as they are in the second stage.
         embedding_widths: Channels of CAM's frame embedding, where it is made anew.
@@ -72,7 +72,7 @@ class Streaming(Chunked):
         cam: bool = True,
         apm: bool = True,
         anchor: str = "first",
-        image_encoder: str | None = None,
+        encoder: str | None = None,
         stage: str = "cam",
         freeze_base: bool = False,
         embedding_widths: Sequence[int] | None = None,
@@ -82,7 +82,7 @@ class Streaming(Chunked):
         super().__init__(**options)
         self.with_cam, self.with_apm = cam, apm
         self.anchor, self.stage, self.freeze_base = anchor, stage, freeze_base
-        self.encoder_path, self.embedding_widths, self.hidden = image_encoder, embedding_widths, hidden
+        self.encoder_path, self.embedding_widths, self.hidden = encoder, embedding_widths, hidden
         self.encode: Callable[[Tensor], Tensor]
         self.networks: Networks
         self._tokens: tuple[Tensor, Tensor] | None = None

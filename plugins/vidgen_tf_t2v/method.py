@@ -50,7 +50,7 @@ class TFT2V:
         keep_last: The content branch as released, with one layer over time.
         maps: Spatial condition -> file of its maps, see ``read_map``.
         published_prompt: Prompts as the release completes them.
-        image_encoder: A CLIP model; None takes the model's.
+        encoder: A CLIP model; None takes the model's.
         tokens: K, where the image layers are made anew.
         coherence_weight: Of the temporal coherence loss; 0 leaves it out.
         coherence: Its reduction, see ``temporal_coherence``.
@@ -67,7 +67,7 @@ class TFT2V:
         keep_last: bool = False,
         maps: Mapping[str, str] | None = None,
         published_prompt: bool = False,
-        image_encoder: str | None = None,
+        encoder: str | None = None,
         tokens: int = 4,
         coherence_weight: float = 0.1,
         coherence: str = "mean",
@@ -79,7 +79,7 @@ class TFT2V:
         self.text, self.no_image, self.unguided_image = text, no_image, unguided_image
         self.branch, self.keep_last = branch, keep_last
         self.maps, self.published_prompt = dict(maps or {}), published_prompt
-        self.encoder_path, self.tokens = image_encoder, tokens
+        self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
         self.networks: Networks
         self.encoder: ImageEncoder | None = None  # kept by a training, which looks at other pictures in every step

@@ -20,6 +20,7 @@ def load(
     variant: str | None = None,
     trained_frames: int = 0,
     diffusion: str | None = None,
+    head_width: int | None = None,
 ) -> Backbone:
     """The backbone of a checkpoint in VGen's layout: TF-T2V's, or ModelScope's, from which it was tuned.
 
@@ -30,6 +31,7 @@ def load(
         trained_frames: Frames the model was trained for.
         diffusion: One of ``DIFFUSIONS``, which the file does not tell; None takes that of the published checkpoints:
             TF-T2V's for one that reads spatial conditions, else ModelScope's.
+        head_width: Features of an attention head, which the file does not tell either; None is as published.
 
     Raises:
         BadRequest: there is no checkpoint, or it is damaged, code, or of another layout.
@@ -46,7 +48,7 @@ def load(
         raise BadRequest(f"model.path={path}: there is no such file.")
     tensors, _ = read_tensors(file)
     diffusion = diffusion or ("v_zero_snr" if reads_conditions(tensors) else "eps")
-    unet = read_unet(tensors, str(file), dtype)
+    unet = read_unet(tensors, str(file), dtype, head_width)
     backbone = unet3d.load(parts, dtype=dtype, variant=variant, trained_frames=trained_frames, denoiser=unet)
     backbone.scheduler_config = dict(DIFFUSIONS[diffusion])
     others = {name: digest for name, digest in backbone.weights.items() if not name.startswith("unet/")}

@@ -23,7 +23,7 @@ FIRST, STEM = "input_blocks.0.0.weight", "stem.weight"
 """The first convolution as published; our name of its last input channels."""
 
 HEADS = 8
-"""Of the first transformer over time: diffusers knows no other number, and no other was published."""
+"""Of the first transformer over time as published; diffusers makes no other number."""
 
 ENDS = {
     "conv_in": "input_blocks.0.0",
@@ -82,6 +82,7 @@ class Geometry:
         attends: Whether a level has transformers.
         latents: Channels of the latents.
         head_width: Of every attention.
+        heads: Of the first transformer over time.
         text_width: Features of a text token.
     """
 
@@ -90,6 +91,7 @@ class Geometry:
     attends: tuple[bool, ...]
     latents: int
     head_width: int
+    heads: int
     text_width: int
 
     def config(self) -> dict[str, Any]:
@@ -108,8 +110,16 @@ class Geometry:
         }
 
 
-def geometry(shapes: Mapping[str, list[int]], name: str) -> Geometry:
-    """The geometry of a checkpoint with these names and shapes. Raises BadRequest for one of another layout."""
+def geometry(shapes: Mapping[str, list[int]], name: str, head_width: int | None = None) -> Geometry:
+    """The geometry of a checkpoint with these names and shapes.
+
+    Args:
+        name: What errors call the checkpoint.
+        head_width: Which no shape tells; None takes the first transformer to have as many heads as published.
+
+    Raises:
+        BadRequest: it is of another layout, or heads do not fit its widths.
+    """
 
     def shape(key: str, dimensions: int) -> list[int]:
         if len(shapes.get(key, ())) != dimensions:
@@ -124,12 +134,21 @@ def geometry(shapes: Mapping[str, list[int]], name: str) -> Geometry:
     ends = [i for i in blocks if f"input_blocks.{i}.op.weight" in shapes]
     per_level = min(ends, default=len(blocks))
     firsts = [1 + level * per_level for level in range(len(ends) + 1)]
+    channels = tuple(shape(f"input_blocks.{i}.0.out_layers.3.weight", 4)[0] for i in firsts)
+    inner = shape("input_blocks.0.1.proj_in.weight", 3)[0]
+    head_width = head_width or inner // HEADS
+    if any(width % head_width for width in (inner, *channels)):
+        raise BadRequest(
+            f"Heads of {head_width} features do not divide the widths of '{name}'. Give the head width that it was "
+            "trained with: model.head_width=..."
+        )
     return Geometry(
         layers=per_level - 1,
-        channels=tuple(shape(f"input_blocks.{i}.0.out_layers.3.weight", 4)[0] for i in firsts),
+        channels=channels,
         attends=tuple(f"input_blocks.{i}.1.norm.weight" in shapes for i in firsts),
         latents=shape("out.2.weight", 4)[0],
-        head_width=shape("input_blocks.0.1.proj_in.weight", 3)[0] // HEADS,
+        head_width=head_width,
+        heads=inner // head_width,
         text_width=shape("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
     )
 
@@ -186,14 +205,13 @@ def reads_conditions(tensors: Mapping[str, Tensor]) -> bool:
     return first is not None and last is not None and first.shape[1] > last.shape[0]
 
 
-def models(shapes: Mapping[str, list[int]], name: str) -> tuple[Any, Networks, Geometry]:
+def models(shapes: Mapping[str, list[int]], name: str, head_width: int | None = None) -> tuple[Any, Networks, Geometry]:
     """The U-Net and the method's modules that a checkpoint of these names and shapes holds, on the meta device.
 
-    Raises BadRequest unless every name and shape is accounted for; all that are not are named.
+    Arguments are those of ``geometry``. Raises BadRequest unless every name and shape is accounted for; all that are
+    not are named.
     """
-    from diffusers import UNet3DConditionModel
-
-    known = geometry(shapes, name)
+    known = geometry(shapes, name, head_width)
     stem = shapes[FIRST][1] - known.latents
 
     def own_shape(ours: str) -> list[int] | None:
@@ -202,8 +220,7 @@ def models(shapes: Mapping[str, list[int]], name: str) -> tuple[Any, Networks, G
             return found
         return [found[0], stem, *found[2:]] if stem else None
 
-    with torch.device("meta"):
-        unet = UNet3DConditionModel(**known.config())
+    unet = _unet(known)
     own = empty(own_shape)
     layout = {own_name(key): list(tensor.shape) for key, tensor in own.state_dict().items()}
     for key, tensor in unet.state_dict().items():
@@ -213,17 +230,28 @@ def models(shapes: Mapping[str, list[int]], name: str) -> tuple[Any, Networks, G
     return unet, own, known
 
 
+def _unet(known: Geometry) -> Any:
+    from diffusers import UNet3DConditionModel
+    from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+
+    with torch.device("meta"):
+        unet = UNet3DConditionModel(**known.config())
+        if known.heads != HEADS:
+            unet.transformer_in = TransformerTemporalModel(known.heads, known.head_width, known.channels[0])
+    return unet
+
+
 def along_time(key: str) -> bool:
     """Whether a linear layer of diffusers' is a convolution over one frame as published."""
     return re.search(r"(temp_attentions\.\d+|transformer_in)\.proj_(in|out)\.weight$", key) is not None
 
 
-def read_unet(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> Any:
+def read_unet(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, head_width: int | None = None) -> Any:
     """The U-Net of a checkpoint's tensors, which carries the method's along (``carried``).
 
     Tensors that have the dtype already are not copied. Raises BadRequest as ``models`` does.
     """
-    unet, own, known = models({key: list(tensor.shape) for key, tensor in tensors.items()}, name)
+    unet, own, known = models({key: list(tensor.shape) for key, tensor in tensors.items()}, name, head_width)
     first = tensors[FIRST]
     own_tensors = {key: tensors[own_name(key)] for key in own.state_dict()}
     if STEM in own_tensors:

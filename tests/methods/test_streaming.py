@@ -353,3 +353,8 @@ class TestTraining:
         assert all(learnt[f"mixes.{i}.alpha"].abs() > 0 for i in range(4))
         made_with = f"weights={tmp_path / 'apm/methods/streaming.safetensors'}"
         assert main([*TINY, *SIZE, "num_frames=6", made_with, f"output.dir={tmp_path / 'out'}"]) == 0
+
+
+def test_the_anchors_encoder_can_be_chosen(capsys) -> None:
+    assert main([*TINY, *SIZE, "num_frames=6", "streaming.encoder=no/such/encoder"]) == 2
+    assert "There is no image encoder in 'no/such/encoder'" in " ".join(capsys.readouterr().err.split())
