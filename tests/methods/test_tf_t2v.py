@@ -28,6 +28,7 @@ from vidgen_tf_t2v.model import load
 from vidgen_tf_t2v.prompts import NEGATIVE, SUFFIX, as_published
 from vidgen_tf_t2v.reference import reference
 
+from vidgen_core.attention import attentions
 from vidgen_core.cli import main
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
 from vidgen_core.config import compose
@@ -89,7 +90,7 @@ def predicted(backbone: Backbone, noisy: Tensor, **options: Any) -> Tensor:
 # -------------------------------------------------------------------------------------------- the published file
 
 
-KNOWN = published.Geometry(1, (32, 64), (True, False), latents=4, head_width=8, text_width=32)
+KNOWN = published.Geometry(1, (32, 64), (True, False), latents=4, head_width=8, heads=8, text_width=32)
 
 
 def checkpoint(backbone: Backbone, conditions: tuple[str, ...] = ("depth", "masked")) -> dict[str, Tensor]:
@@ -112,6 +113,13 @@ class TestCheckpoint:
         assert all(torch.equal(tensor, wanted[name]) for name, tensor in unet.state_dict().items())
         assert torch.equal(unet.carried["stem.weight"], tensors[published.FIRST][:, 4:])
         assert {name.split(".")[1] for name in unet.carried if name.startswith("encoders")} == {"depth", "masked"}
+
+    def test_the_width_of_heads_can_be_told_where_it_is_not_as_published(self, backbone) -> None:
+        unet = published.read_unet(checkpoint(backbone), "a.pth", torch.float32, head_width=16)
+        assert {module.heads for _, module in attentions(unet.transformer_in)} == {4}
+        assert {module.heads for _, module in attentions(unet.mid_block)} == {4}
+        with pytest.raises(BadRequest, match="Heads of 24 features do not divide the widths of 'a.pth'"):
+            published.read_unet(checkpoint(backbone), "a.pth", torch.float32, head_width=24)
 
     @pytest.fixture
     def file(self, backbone, tmp_path: Path) -> Path:

@@ -35,7 +35,7 @@ def imported(case: Case, folder: Path, diffusion: Mapping[str, Any] | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "checkpoint.pth"
     torch.save({"state_dict": case["weights"], "step": 0}, file)
-    unet = read_unet(read_tensors(file)[0], str(file), torch.float32)
+    unet = read_unet(read_tensors(file)[0], str(file), torch.float32, case["config"]["unet"].get("head_dim"))
     return Backbone(unet, scheduler_config=scheduler(diffusion or {}))
 
 
