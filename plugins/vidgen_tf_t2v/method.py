@@ -184,7 +184,7 @@ class TFT2V:
             if encoder.features != image.width:
                 raise BadRequest(
                     f"The image encoder makes {encoder.features} features, but these weights read {image.width}. Give "
-                    "the encoder that they were trained with: tf_t2v.image_encoder=..."
+                    "the encoder that they were trained with: tf_t2v.encoder=..."
                 )
             self.embedding = None if picture is None else encoder.encode(picture)
         self.encoder = self.encoder if training else None

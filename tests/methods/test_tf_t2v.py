@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidgen_streaming import method as streaming
 from vidgen_talc import method as talc
@@ -488,3 +488,15 @@ def test_a_mistake_is_one_paragraph(capsys, arguments: list[str], message: str) 
     given = {key: value for key, _, value in (a.partition("=") for a in [*TINY, "prompt=a", *arguments])}
     assert main(["method=tf_t2v", *(f"{key}={value}" for key, value in given.items())]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_image_encoder_is_the_one_that_was_named(capsys, picture) -> None:
+    assert main(["method=tf_t2v", *TINY, "prompt=a", f"image={picture}", "tf_t2v.encoder=/nowhere/clip"]) == 2
+    assert "There is no image encoder in '/nowhere/clip'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_encoder_of_another_width_than_the_weights_were_trained_with_is_refused(capsys, picture, tmp_path) -> None:
+    save_file(networks.fresh(tiny.build().denoiser, image_width=48).state_dict(), tmp_path / "own.safetensors")
+    asked = ["method=tf_t2v", *TINY, "prompt=a", f"image={picture}", f"weights={tmp_path / 'own.safetensors'}"]
+    assert main([*asked, f"output.dir={tmp_path / 'out'}"]) == 2
+    assert "makes 64 features, but these weights read 48. Give the encoder" in " ".join(capsys.readouterr().err.split())
