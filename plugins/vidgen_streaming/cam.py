@@ -234,7 +234,8 @@ def merged(
 def fresh_encoder(unet: Any, widths: Sequence[int]) -> FeatureEncoder:
     """The encoder's copy of a ``UNet3DConditionModel`` with the U-Net's own weights, as a training begins."""
     encoder = empty_encoder(unet, widths).to_empty(device="cpu")
-    copied = {name: tensor for name, tensor in unet.state_dict().items() if name in encoder.state_dict()}
+    own = encoder.state_dict()
+    copied = {name: tensor for name, tensor in unet.state_dict().items() if name in own}
     encoder.load_state_dict(copied, strict=False)
     for layer in (encoder.controlnet_cond_embedding.conv_in, *encoder.controlnet_cond_embedding.blocks):
         assert isinstance(layer, nn.Conv2d)
