@@ -94,13 +94,3 @@ class TokenTable:
         tokens[self.source] = torch.cat([anchors.repeat_interleave(texts, dim=0), unguided])
         table = PerFrameText(rows("text"), cond.index, tokens)
         return table, table
-
-
-def paired_in_training(text: PerFrameText, tokens: Tensor, source: str) -> PerFrameText:
-    """The guided branch alone: only pairs that occur, of texts with the tokens (B, T, D) of their own video."""
-    offsets = torch.arange(len(tokens))[:, None] * len(text.embeds)
-    pairs, index = torch.unique(text.index + offsets, return_inverse=True)
-    video, row = pairs // len(text.embeds), pairs % len(text.embeds)
-    video, row = video.to(tokens.device), row.to(text.embeds.device)
-    others = {name: rows[row] for name, rows in text.tokens.items()}
-    return PerFrameText(text.embeds[row], index, {**others, source: tokens[video]})

@@ -23,7 +23,7 @@ from vidgen_core.models.loading import file_hash
 from vidgen_core.models.tuned import base_of, replaced, weights_of
 from vidgen_core.run import Group, Run, Window
 from vidgen_streaming import published
-from vidgen_streaming.apm import TokenTable, paired_in_training
+from vidgen_streaming.apm import TokenTable
 from vidgen_streaming.baselines import LastFrame
 from vidgen_streaming.cam import WIDTHS, Features, merged
 from vidgen_streaming.chunks import Chunked
@@ -245,7 +245,8 @@ class Streaming(Chunked):
         if run.batch is not None:
             if recalled.blank is not None:
                 anchors = torch.where(recalled.blank.to(anchors.device)[:, None, None], blank, anchors)
-            cond = paired_in_training(text.cond, anchors, self.name)
+            own = torch.arange(len(anchors))[:, None].expand_as(text.cond.index)
+            cond = text.cond.beside(self.name, anchors, own)
             return Condition({**condition, "text": Branches(cond, text.uncond)})
         cond, uncond = self._table.paired(text.cond, text.uncond, anchors, blank)
         return Condition({**condition, "text": Branches(cond, uncond)})
