@@ -11,7 +11,7 @@ plugin = Plugin(
     reads=("image", "video", "tuned", "weights"),
     converter="vidgen_streaming.published.converted",
     remembers="The last frames (streaming.overlap of them) and one anchor frame of each video, as floats in the main "
-    "memory, until the batch ends; the anchor's tokens and the text's keys on the device. Nothing grows with the video.",
+    "memory, until the batch ends; the anchor's tokens and the keys of texts on the device. Nothing grows.",
     composes_with="It decides how frames are cut into chunks and what a chunk remembers, so it goes with methods that "
     "decide the text of every absolute frame.",
 )
