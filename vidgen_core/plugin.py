@@ -125,9 +125,10 @@ def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
 def _check_conf(package: str) -> None:
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, where it is there
     for option in read_options(package):
         try:
-            tree = yaml.safe_load(option.text)
+            tree = yaml.load(option.text, loader)
         except yaml.YAMLError as error:
             raise ValueError(f"conf/{option.group}/{option.name}.yaml is no YAML: {error}") from error
         if not isinstance(tree, dict | None):

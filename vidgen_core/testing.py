@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vidgen_core.conformance import check_method as check_method
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.moments import Moments

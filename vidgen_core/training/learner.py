@@ -76,6 +76,11 @@ class Learner(nn.Module):
             run.batch = None
         if not terms:
             raise VidgenError("Nothing is minimised: no method and no objective supplies a loss.")
+        if torch.is_grad_enabled() and not any(term.requires_grad for term in terms.values()):
+            raise VidgenError(
+                f"No loss depends on what trains: {', '.join(terms)} on '{next(iter(self.trainables))}' and the like. "
+                "The `trainable` hook must name parameters that the network uses."
+            )
         return terms
 
 
