@@ -125,7 +125,7 @@ def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
 def _check_conf(package: str) -> None:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, where it is there
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is several times as fast, where it is there
     for option in read_options(package):
         try:
             tree = yaml.load(option.text, loader)

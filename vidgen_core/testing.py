@@ -40,8 +40,10 @@ def make_run(
     config: Mapping[str, Any] | None = None,
     trace: bool = False,
 ) -> Run:
-    """A run of methods on a request; ``config`` may hold ``scheduler``, ``placement``, ``attention`` or ``owner``."""
-    settings = {"scheduler": {}, "placement": {}, "attention": "auto", "owner": {}, **(config or {})}
+    """A run of methods on a request; ``config`` may hold ``scheduler``, ``placement``, ``attention``, ``owner``,
+    ``model``, ``tuned`` or ``weights``."""
+    settings: dict[str, Any] = {"scheduler": {}, "placement": {}, "attention": "auto", "owner": {}}
+    settings |= {"model": {}, "tuned": None, "weights": {}, **(config or {})}
     moments = Moments(methods or {}, settings["owner"], CORE_HOOKS, trace=trace)
     return Run(single_scene(moments.prepare_request(request=wanted)), settings, moments)
 

@@ -64,7 +64,8 @@ def test_the_wheel_holds_all_configuration_and_data(wheel: zipfile.ZipFile) -> N
         inside = package.replace(".", "/")
         for file in folder_of(package).rglob("*"):
             data = file.suffix in (".yaml", ".safetensors", ".json", ".mp4", ".npz")
-            data = data or file.name in ("py.typed", "__init__.py")
+            data = data or file.name in ("py.typed", "__init__.py") or "templates" in file.parts
+            data = data and file.is_file()
             if data and "__pycache__" not in file.parts:
                 expected = f"{inside}/{file.relative_to(folder_of(package)).as_posix()}"
                 assert expected in names, f"{expected} is not in the wheel"
