@@ -41,7 +41,7 @@ def make(size: str, dtype: torch.dtype = torch.float32, vae: bool = False, devic
             AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4,
                 up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(32, 64, 128, 128),
+                block_out_channels=(128, 256, 512, 512) if size == "modelscope" else (32, 64, 128, 128),
                 layers_per_block=2,
                 latent_channels=4,
             )
