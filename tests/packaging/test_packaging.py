@@ -123,20 +123,24 @@ def test_the_method_of_the_readme_works_as_written(tmp_path: Path, monkeypatch, 
     from vidgen_core import cli
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:python|yaml)\n((?:# @.*\n)?# (vidgen_pull/[\w./]+).*?)```", readme, re.DOTALL)
-    assert len(blocks) == 3
-    for text, path in blocks:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    (tmp_path / "vidgen_pull" / "conf" / "__init__.py").touch()
-    info = tmp_path / "vidgen_pull-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vidgen-pull\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vidgen]\npull = vidgen_pull\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert cli.main(["explain", "method=[talc,pull]", "pull.strength=0.2", "model=tiny"]) == 0
+    (source,) = re.findall(r"```python\n(# idea.py\n.*?)```", readme, re.DOTALL)
+    assert sum(bool(line.strip()) for line in source.splitlines()) <= 12
+    (tmp_path / "idea.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    (command,) = re.findall(r"^vidgen (plugin=./idea.py .*)$", readme, re.MULTILINE)
+    assert cli.main(["explain", *command.split(), "model=tiny"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"after_step +chain +pull", out)
-    assert "pull.strength=0.2" in out
-    assert cli.main(["explain", "method=pull", "pull.strengh=0.2"]) == 2
-    assert "'pull.strength'" in capsys.readouterr().err
+    assert re.search(r"after_step +chain +idea", out)
+    assert "idea.strength=0.2" in out
+    assert cli.main(["show", "idea", "plugin=./idea.py"]) == 0
+
+
+def test_the_package_of_the_readme_is_the_one_that_is_written() -> None:
+    from vidgen_core.commands.new import FAMILIES, package_files, read_arguments
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^vidgen new (.*?) +#(.*)$", readme, re.MULTILINE)
+    assert sorted(FAMILIES) == sorted([*re.findall(r"--family (\w+)", line[0]), *re.findall(r"\b(?!or\b)\w+", line[1])])
+    files = package_files(*read_arguments(line[0].split()))
+    named = re.findall(r"^\| `(setup.cfg|vidgen_my_method/[\w./]+)` \|", readme, re.MULTILINE)
+    assert len(named) == 4 and files.keys() >= set(named)
