@@ -14,6 +14,7 @@ from vidgen_core.errors import BadRequest
 from vidgen_core.instantiate import built_methods
 from vidgen_core.provenance import read_provenance
 from vidgen_core.run import moments_of
+from vidgen_core.run_folder import differences
 
 IDEA = """\
 from vidgen_core import hookimpl
@@ -196,9 +197,13 @@ def test_a_replay_runs_the_very_same_file_and_no_other(file, tmp_path, capsys) -
 
 
 def test_a_recorded_configuration_repeats_itself_and_takes_changes(file) -> None:
-    recorded = compose([f"plugin={file()}", "method=idea", "idea.strength=0.5", "prompt=x"]).config
+    path = file()
+    written = [f"plugin={path}", "method=idea", "idea.strength=0.5", "prompt=x"]
+    recorded = compose(written).config
     assert recompose(recorded).config == recorded
     assert recompose(recorded, ["idea.strength=0.25"]).methods["idea"]["strength"] == 0.25
+    file(IDEA + "# changed\n")
+    assert differences(recorded, compose(written).config) == [f"plugin.{path}"]  # so that no run goes on with another
 
 
 # ------------------------------------------------------------------------------------------------- objects
