@@ -1,13 +1,14 @@
 """`vidgen evaluate`, from beginning to end.
 
 The videos are made, row by row (``evaluation/comparison.py``, ``evaluation/edits.py``), or found in a folder
-(``evaluation/folder.py``); every metric scores every video; means, intervals and paired differences go into a table,
-``results.json``, a plot and one page that shows the videos side by side. Whatever is finished is never made again.
+(``evaluation/folder.py``); every metric scores every video, or every set of them; means, intervals and paired
+differences go into a table, ``results.json``, a plot and one page that shows the videos side by side. Whatever is
+finished is never made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from vidgen_core.evaluation.config import Evaluation, Instruments
 from vidgen_core.evaluation.folder import find_videos
 from vidgen_core.evaluation.page import write_page
 from vidgen_core.evaluation.plot import draw
-from vidgen_core.evaluation.results import Results, Scored
+from vidgen_core.evaluation.results import Results, Scored, ScoredSet
 from vidgen_core.evaluation.table import table
-from vidgen_core.metrics.footage import Metric, columns_of, numbers_of, with_means
+from vidgen_core.metrics.footage import Metric, SetMetric, columns_of, numbers_of, with_means
 
 
 def evaluate(evaluation: Evaluation) -> tuple[Results, list[Path]]:
@@ -33,16 +34,24 @@ def evaluate(evaluation: Evaluation) -> tuple[Results, list[Path]]:
     instruments = evaluation.build_metrics()
     if instruments.judge is not None:
         instruments.judge.keep(folder / "answers.jsonl")
-    videos = [scored(made, instruments.metrics) for made in _videos(evaluation, instruments, folder)]
+    videos: list[Scored] = []
+    seen: dict[tuple[str, int], dict[str, list[Any]]] = {}
+    for made in _videos(evaluation, instruments, folder):
+        videos.append(scored(made, instruments.metrics))
+        of_set = seen.setdefault((made.row, made.seed), {name: [] for name in instruments.set_metrics})
+        for name, metric in instruments.set_metrics.items():
+            of_set[name].append(metric.see(made.footage))
     results = Results(
         title=str(evaluation.config.get("title") or "Evaluation"),
         rows={row.name: row.label for row in evaluation.rows} or {"": "all videos"},
-        columns=columns_of(instruments.metrics),
+        columns=columns_of(instruments.all),
         reference=str(evaluation.config.get("reference") or ""),
         videos=videos,
         accounts=_accounts(instruments),
         about=_about(evaluation),
-        numbers=numbers_of(instruments.metrics),
+        numbers=numbers_of(instruments.all),
+        sets=[scored_set(*whose, kept, instruments.set_metrics) for whose, kept in seen.items() if kept],
+        by_seed=evaluation.config.get("units") == "seeds",
     )
     return results, write(results, folder, int(evaluation.config["page_videos"]))
 
@@ -69,6 +78,14 @@ def scored(made: comparison.Made, metrics: Mapping[str, Metric]) -> Scored:
     )
 
 
+def scored_set(row: str, seed: int, seen: Mapping[str, Sequence[Any]], metrics: Mapping[str, SetMetric]) -> ScoredSet:
+    """All videos of a row and seed with the scores of every metric of sets, from what those kept of each video."""
+    scores: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        scores |= metric.score_set(seen[name])
+    return ScoredSet(row, seed, scores)
+
+
 def write(results: Results, folder: Path, page_videos: int) -> list[Path]:
     """The report's files in a folder; returns them, the page last."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +99,7 @@ def write(results: Results, folder: Path, page_videos: int) -> list[Path]:
 
 def _videos(evaluation: Evaluation, instruments: Instruments, folder: Path) -> Iterator[comparison.Made]:
     if not evaluation.experiment:
-        asked = any(getattr(metric, "needs_captions", True) for metric in instruments.metrics.values())
+        asked = any(getattr(metric, "needs_captions", True) for metric in instruments.all.values())
         return find_videos(evaluation, need_captions=asked)
     if "clips" in evaluation.config:
         return edits.make(evaluation, folder)

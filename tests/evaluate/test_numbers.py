@@ -10,7 +10,7 @@ from PIL import Image
 
 from vidgen_core.evaluation.plot import draw
 from vidgen_core.evaluation.results import Results, Scored
-from vidgen_core.evaluation.statistics import by_story, interval, paired
+from vidgen_core.evaluation.statistics import by_unit, interval, paired
 from vidgen_core.evaluation.table import table
 from vidgen_core.metrics.footage import columns_of, with_means
 
@@ -43,7 +43,7 @@ def test_a_difference_is_paired_by_story() -> None:
 
 def test_seeds_of_a_story_are_averaged_and_failures_left_out() -> None:
     scores = [{"text": 1.0}, {"text": 0.0}, {"text": None}, {"text": 0.5}, {}]
-    assert by_story(scores, ["a", "a", "b", "b", "c"], "text") == {"a": 0.5, "b": 0.5}
+    assert by_unit(scores, ["a", "a", "b", "b", "c"], "text") == {"a": 0.5, "b": 0.5}
 
 
 def test_overall_is_the_mean_of_visual_consistency_and_text() -> None:

@@ -21,7 +21,7 @@ from vidgen_core.values import flatten, plain, set_values
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from vidgen_core.metrics.footage import Metric
+    from vidgen_core.metrics.footage import Metric, SetMetric
     from vidgen_core.metrics.judge import Judge
 
 Catalog = Mapping[str, Mapping[str, Option]]
@@ -61,7 +61,13 @@ class Instruments:
     """What an evaluation measures with."""
 
     metrics: Mapping[str, Metric]
+    set_metrics: Mapping[str, SetMetric]
     judge: Judge | None
+
+    @property
+    def all(self) -> dict[str, Metric | SetMetric]:
+        """Both kinds of metrics, those of single videos first."""
+        return {**self.metrics, **self.set_metrics}
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Evaluation:
     def build_metrics(self) -> Instruments:
         """The metrics by name; one judge, one CLIP and so on serves all metrics that ask for it."""
         shared: dict[str, Any] = {}
-        built: dict[str, Metric] = {}
+        built: dict[str, Any] = {}
         for name in self.metrics:
             settings = dict(self.config["metrics"][name])
             for part, config in self._shared_parts(name).items():
@@ -100,7 +106,9 @@ class Evaluation:
                     raise BadRequest(
                         f"metric={other} and metric={name} both give the score '{min(twice)}'. Choose one of them."
                     )
-        return Instruments(built, shared.get("judge"))
+        of_sets = {name: metric for name, metric in built.items() if hasattr(metric, "score_set")}
+        of_videos = {name: metric for name, metric in built.items() if name not in of_sets}
+        return Instruments(of_videos, of_sets, shared.get("judge"))
 
     def _shared_parts(self, name: str) -> dict[str, Mapping[str, Any]]:
         judge = self.config["judge"]
@@ -113,6 +121,7 @@ class Evaluation:
             **{part: self.config[part] for part in PARTS},
             "clip": {"_target_": "vidgen_core.metrics.clip.load", **self.config["clip"]},
             "chunks": {"_target_": "vidgen_core.metrics.chunks.Chunks", **self.config["chunks"]},
+            "real": {"_target_": "vidgen_core.metrics.real.Real", **self.config["real"]},
         }
 
 

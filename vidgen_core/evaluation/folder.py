@@ -39,17 +39,17 @@ def find_videos(evaluation: Evaluation, need_captions: bool = True) -> Iterator[
         yield Made("", footage.name, 0, footage)
 
 
-def video_files(folder: Path) -> dict[str, Path]:
-    """Name -> video file, in the order of names."""
+def video_files(folder: Path, key: str = "videos") -> dict[str, Path]:
+    """Name -> video file, in the order of names. Raises BadRequest for a folder of no videos, naming the key."""
     if not folder.is_dir():
-        raise BadRequest(f"videos={folder}: there is no such folder.")
+        raise BadRequest(f"{key}={folder}: there is no such folder.")
     here = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()}
     below = {path.parent.name: path for path in folder.glob("*/video.mp4")}
     if set(here) == {"video"} and not below:
         here = {folder.resolve().name: here["video"]}
     files = {**below, **here}
     if not files:
-        raise BadRequest(f"videos={folder} holds no video: neither *.mp4 nor folders with a video.mp4.")
+        raise BadRequest(f"{key}={folder} holds no video: neither *.mp4 nor folders with a video.mp4.")
     return dict(sorted(files.items()))
 
 

@@ -151,7 +151,7 @@ def _source(path: Path | None) -> str:
 
 def _figure(results: Results, video: Scored) -> str:
     chips = []
-    for column in results.columns:
+    for column in (column for column in results.columns if column not in results.of_sets):
         value = video.scores.get(column)
         share = column not in results.numbers
         kind = "full" if share and value == 1 else "none" if share and value == 0 else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidgen_core.evaluation.statistics import Interval, by_story, interval, paired
+from vidgen_core.evaluation.statistics import Interval, by_unit, interval, paired
 from vidgen_core.metrics.footage import TITLES
 
 Scores = Mapping[str, "float | None"]
@@ -34,6 +34,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class ScoredSet:
+    """All videos of a row and a seed, with the scores that they have together."""
+
+    row: str
+    seed: int
+    scores: Scores
+
+
+@dataclass(frozen=True)
 class Results:
     """What an evaluation found.
 
@@ -46,6 +55,9 @@ class Results:
         accounts: Metric -> what it says of itself: cost, failures.
         about: More for ``results.json``: configuration, versions.
         numbers: The columns that are no shares.
+        sets: Every set of videos with its scores.
+        by_seed: Seeds are the units of all means and intervals, and not only those of sets: what a row shows differs
+            from seed to seed by more than noise, where its model was trained with the seed.
     """
 
     title: str
@@ -56,6 +68,8 @@ class Results:
     accounts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()
+    sets: Sequence[ScoredSet] = ()
+    by_seed: bool = False
 
     def shown(self, column: str, value: float, sign: str = "", digits: int = 1) -> str:
         """A value of a column as the report writes it: a share in points, a number as it is with two decimals."""
@@ -63,11 +77,11 @@ class Results:
 
     def mean(self, row: str, column: str) -> Interval | None:
         """Over units; None where no video has the score."""
-        return interval(list(self._by_story(row, column).values()))
+        return interval(list(self._by_unit(row, column).values()))
 
     def difference(self, row: str, column: str) -> Interval | None:
         """The reference row minus another, unit by unit."""
-        return paired(self._by_story(self.reference, column), self._by_story(row, column))
+        return paired(self._by_unit(self.reference, column), self._by_unit(row, column))
 
     def others(self) -> list[str]:
         """The rows that the reference is compared with."""
@@ -76,27 +90,41 @@ class Results:
     @property
     def unit(self) -> str:
         """What one unit is called."""
-        return "clip" if any(video.source for video in self.videos) else "story"
+        return "seed" if self.by_seed else "clip" if self._of_clips else "story"
 
     @property
     def extent(self) -> str:
         """How many stories, or edits of how many clips."""
         stories = len({video.story for video in self.videos})
         units = len({video.unit for video in self.videos})
-        return f"{stories} edits of {units} clips" if self.unit == "clip" else f"{stories} stories"
+        return f"{stories} edits of {units} clips" if self._of_clips else f"{stories} stories"
+
+    @property
+    def _of_clips(self) -> bool:
+        return any(video.source for video in self.videos)
+
+    @property
+    def of_sets(self) -> frozenset[str]:
+        """The columns that only sets have."""
+        return frozenset(column for one in self.sets for column in one.scores)
 
     def missing(self, column: str) -> int:
-        """Videos that were to have a score and have none."""
-        return sum(video.scores.get(column) is None for video in self.videos)
+        """Videos, or sets, that were to have a score and have none."""
+        scored = self.sets if column in self.of_sets else self.videos
+        return sum(one.scores.get(column) is None for one in scored)
 
     def details(self) -> list[str]:
         """Names of the scores that are no columns, in order."""
         names = dict.fromkeys(name for video in self.videos for name in video.scores)
         return [name for name in names if name not in self.columns]
 
-    def _by_story(self, row: str, column: str) -> dict[str, float]:
+    def _by_unit(self, row: str, column: str) -> dict[str, float]:
+        if column in self.of_sets:
+            sets = [one for one in self.sets if one.row == row]
+            return by_unit([one.scores for one in sets], [str(one.seed) for one in sets], column)
         mine = [video for video in self.videos if video.row == row]
-        return by_story([video.scores for video in mine], [video.unit for video in mine], column)
+        units = [str(video.seed) if self.by_seed else video.unit for video in mine]
+        return by_unit([video.scores for video in mine], units, column)
 
     def record(self, folder: Path) -> dict[str, Any]:
         """Plain data: all means, differences and scores, with paths relative to a folder."""
@@ -116,6 +144,7 @@ class Results:
             "missing": {column: count for column in self.columns if (count := self.missing(column))},
             "accounts": {name: dict(account) for name, account in self.accounts.items()},
             **self.about,
+            "sets": [{"row": one.row, "seed": one.seed, "scores": dict(one.scores)} for one in self.sets],
             "videos": [
                 {
                     "row": video.row,

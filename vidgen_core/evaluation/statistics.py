@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, and paired differences. Stories are the units; seeds of one story are averaged."""
+"""Means with bootstrap intervals, and paired differences. Units are stories, whose seeds are averaged, or seeds."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
-def by_story(scores: Sequence[Mapping[str, float | None]], stories: Sequence[str], column: str) -> dict[str, float]:
-    """Story -> its mean over seeds; a story without any score is left out."""
+def by_unit(scores: Sequence[Mapping[str, float | None]], units: Sequence[str], column: str) -> dict[str, float]:
+    """Unit -> the mean of what belongs to it; a unit without any score is left out."""
     values: dict[str, list[float]] = {}
-    for story, row in zip(stories, scores, strict=True):
+    for unit, row in zip(units, scores, strict=True):
         value = row.get(column)
         if value is not None:
-            values.setdefault(story, []).append(value)
-    return {story: sum(known) / len(known) for story, known in values.items()}
+            values.setdefault(unit, []).append(value)
+    return {unit: sum(known) / len(known) for unit, known in values.items()}
 
 
 def interval(values: Sequence[float], seed: int = 0) -> Interval | None:
-    """The mean over stories and its interval by the percentile bootstrap; None where there is no value.
+    """The mean over units and its interval by the percentile bootstrap; None where there is no value.
 
     The draws are the same on every machine and for every column.
     """
@@ -49,8 +49,8 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval | None:
 
 
 def paired(ours: Mapping[str, float], theirs: Mapping[str, float], seed: int = 0) -> Interval | None:
-    """The mean over stories of ours minus theirs, over the stories that both have."""
-    return interval([ours[story] - theirs[story] for story in ours if story in theirs], seed)
+    """The mean over units of ours minus theirs, over the units that both have."""
+    return interval([ours[unit] - theirs[unit] for unit in ours if unit in theirs], seed)
 
 
 def _means(numbers: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -23,7 +23,8 @@ def table(results: Results) -> str:
     )
     others = results.others()
     if others:
-        lines += ["", f"{results.rows[results.reference]} minus the others, {results.unit} by {results.unit}"]
+        apart = "" if results.by_seed or not results.of_sets else ", sets seed by seed"
+        lines += ["", f"{results.rows[results.reference]} minus the others, {results.unit} by {results.unit}{apart}"]
         lines += _aligned(
             [heading]
             + [
@@ -34,7 +35,8 @@ def table(results: Results) -> str:
     for column in results.columns:
         count = results.missing(column)
         if count:
-            lines.append(f"{title_of(column)}: {count} of {len(results.videos)} videos have no score and are left out.")
+            scored = f"{len(results.sets)} sets" if column in results.of_sets else f"{len(results.videos)} videos"
+            lines.append(f"{title_of(column)}: {count} of {scored} have no score and are left out.")
     for name, account in results.accounts.items():
         if account:
             lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in account.items()))

@@ -55,6 +55,12 @@ class Clip:
         self._last: tuple[tuple[Path, int], Tensor] | None = None
 
     @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        device: torch.device = self._model.device
+        return device
+
+    @property
     def scale(self) -> float:
         """What the checkpoint multiplies cosines by for its logits: 100 in the published ones."""
         return float(self._model.logit_scale.detach().exp())
@@ -73,16 +79,26 @@ class Clip:
         return self._last[1]
 
     def _pictures(self, frames: Sequence[np.ndarray]) -> Tensor:
-        pixels = self._processor(images=frames, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
-        seen = self._model.vision_model(pixel_values=pixels.to(self._model.device)).pooler_output
-        return normalize(self._model.visual_projection(seen).cpu(), dim=-1)
+        return self.projected(self.pooled(frames))
+
+    @torch.inference_mode()
+    def pooled(self, frames: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+        """What the image encoder makes of frames (H, W, 3) before the projection, (len(frames), W), on the CPU."""
+        pixels = self._processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
+        seen: Tensor = self._model.vision_model(pixel_values=pixels["pixel_values"].to(self.device)).pooler_output
+        return seen.cpu()
+
+    @torch.inference_mode()
+    def projected(self, pooled: Tensor) -> Tensor:
+        """Pooled features of frames as those that are compared with texts: (F, D) of unit length, on the CPU."""
+        return normalize(self._model.visual_projection(pooled.to(self.device)).cpu(), dim=-1)
 
     @torch.inference_mode()
     def texts(self, captions: Sequence[str]) -> Tensor:
         """(len(captions), D) of unit length, on the CPU; what is too long for the model is cut."""
         most = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer(list(captions), padding=True, truncation=True, max_length=most, return_tensors="pt")
-        named = {name: tokens[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        named = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
         read = self._model.text_model(**named).pooler_output
         return normalize(self._model.text_projection(read).cpu(), dim=-1)
 
@@ -125,3 +141,18 @@ class TextScore:
             (features[span.start : span.stop] @ text).mean() for span, text in zip(footage.spans, texts, strict=True)
         ]
         return {"clip_text": float(torch.stack(fits).mean())}
+
+
+class ClipSim:
+    """CLIPSIM: the mean over frames of the cosine of frame and caption; every frame counts alike."""
+
+    columns = ("clipsim",)
+
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+
+    def score(self, footage: Footage) -> dict[str, float | None]:
+        """Of a video of one scene, the same as ``TextScore``."""
+        features, texts = self._clip.frames(footage), self._clip.texts(footage.captions)
+        fits = [features[span.start : span.stop] @ text for span, text in zip(footage.spans, texts, strict=True)]
+        return {"clipsim": float(torch.cat(fits).mean())}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vidgen_core.video import VideoReader, read_video
 
@@ -68,6 +68,21 @@ class Metric(Protocol):
         ...
 
 
+class SetMetric(Protocol):
+    """Scores a set of videos as one: all that a row made with a seed, or all of a folder. It may have what a ``Metric``
+    may have, but no account."""
+
+    columns: tuple[str, ...]
+
+    def see(self, footage: Footage) -> Any:
+        """What is kept of one video until all of the set are there."""
+        ...
+
+    def score_set(self, seen: Sequence[Any]) -> Mapping[str, float | None]:
+        """Name -> score of the set, from what was kept of its videos; None where there are too few."""
+        ...
+
+
 def no_score(metric: str, footage: Footage, why: str) -> None:
     """Tell the user why a video has no score: the table only counts such videos."""
     print(f"{metric}: '{footage.name}' {why}, so it has no score.", file=sys.stderr, flush=True)
@@ -101,13 +116,13 @@ def with_means(scores: Mapping[str, float | None]) -> dict[str, float | None]:
     return found
 
 
-def columns_of(metrics: Mapping[str, Metric]) -> list[str]:
+def columns_of(metrics: Mapping[str, Metric | SetMetric]) -> list[str]:
     """The columns of a table, in order. The means come in where all their parts are there."""
     named = dict.fromkeys(column for metric in metrics.values() for column in metric.columns)
     with_all = with_means(dict.fromkeys(named))
     return [name for name in TITLES if name in with_all] + [name for name in named if name not in TITLES]
 
 
-def numbers_of(metrics: Mapping[str, Metric]) -> frozenset[str]:
+def numbers_of(metrics: Mapping[str, Metric | SetMetric]) -> frozenset[str]:
     """The columns that are no shares."""
     return frozenset(column for metric in metrics.values() for column in getattr(metric, "numbers", ()))
