@@ -20,7 +20,7 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import file_hash
-from vidgen_core.models.tuned import base_of, replaced, weights_of
+from vidgen_core.models.tuned import Exchange, base_of, weights_of
 from vidgen_core.run import Group, Run, Window
 from vidgen_streaming import published
 from vidgen_streaming.apm import TokenTable
@@ -57,6 +57,7 @@ class Streaming(Chunked):
     Args:
         cam, apm: False leaves that memory out.
         anchor: The frame whose appearance is kept: ``first`` of the video, or the last of the ``last_chunk``.
+        first_chunk: Who makes the first chunk: the ``model`` as it is, as published, or with its ``tuned`` layers.
         encoder: A CLIP model for the anchor; None takes the weights' own, the model's, or the published one.
         stage: What `vidgen train` trains: ``cam``, or then ``apm``.
         freeze_base: Leaves the model's spatial layers as they are in the second stage.
@@ -72,6 +73,7 @@ class Streaming(Chunked):
         cam: bool = True,
         apm: bool = True,
         anchor: str = "first",
+        first_chunk: str = "model",
         encoder: str | None = None,
         stage: str = "cam",
         freeze_base: bool = False,
@@ -82,9 +84,11 @@ class Streaming(Chunked):
         super().__init__(**options)
         self.with_cam, self.with_apm = cam, apm
         self.anchor, self.stage, self.freeze_base = anchor, stage, freeze_base
+        self.first_chunk = first_chunk
         self.encoder_path, self.embedding_widths, self.hidden = encoder, embedding_widths, hidden
         self.encode: Callable[[Tensor], Tensor]
         self.networks: Networks
+        self.tuned_layers: Exchange
         self._tokens: tuple[Tensor, Tensor] | None = None
 
     @hookimpl
@@ -100,14 +104,17 @@ class Streaming(Chunked):
     @hookimpl
     @contextmanager
     def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
-        """Put CAM and APM beside the model, and what the second stage changed into it."""
+        """Put CAM and APM beside the model; what the second stage changed in it has its turn after the first chunk."""
         parts, source = self.learnt(run, backbone)
         self.networks = self.made(run, backbone, parts, source)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
             stack.enter_context(super().attach(run, backbone))
             stack.callback(backbone.methods.pop, self.name)
-            stack.enter_context(replaced(backbone.denoiser, parts.base, source))
+            self.tuned_layers = Exchange(backbone.denoiser, parts.base, source)
+            stack.callback(self.tuned_layers.take_out)
+            if self.first_chunk == "tuned" or "trainer" in run.config:
+                self.tuned_layers.put()
             if self.networks.cam is not None:
                 stack.enter_context(self.cam_attached(backbone))
             if self.networks.mergers is not None and "trainer" not in run.config:
@@ -263,9 +270,11 @@ class Streaming(Chunked):
         return self._tokens
 
     @hookimpl
-    def remember(self, frames: Tensor) -> None:
-        """Keep the last frames, and the first of all."""
+    def remember(self, run: Run, frames: Tensor) -> None:
+        """Keep the last frames, and the first of all. What follows is made by the layers of the second stage."""
         self.memory.remember(frames)
+        if self.tuned_layers.put():
+            run.backbone.text_attention.forget()
 
     # --------------------------------------------------------------------------------------------- training
 

@@ -293,6 +293,24 @@ class TestCheckpoint:
         assert main([*asked, "output.overwrite=true", f"weights={tmp_path / 'cut.safetensors'}"]) == 2
         assert "1 missing: cam.conv_in.weight" in " ".join(capsys.readouterr().err.split())
 
+    def test_the_first_chunk_is_made_by_the_model_and_the_others_by_its_tuned_layers(self, tmp_path: Path) -> None:
+        layers = {
+            f"denoiser.{name}": 3 * tensor.contiguous()
+            for name, tensor in tiny.build().denoiser.state_dict().items()
+            if name.endswith("attn2.to_v.weight") and not published.is_temporal(name)
+        }
+        save_file(self.networks(), tmp_path / "plain.safetensors")
+        save_file(self.networks() | layers, tmp_path / "tuned.safetensors")
+
+        def with_weights(name: str, *more: str) -> np.ndarray:
+            folder = tmp_path / "-".join([name, *more])
+            return made(folder, "num_frames=8", "output.crf=0", f"weights={tmp_path / name}.safetensors", *more)
+
+        plain, tuned = with_weights("plain"), with_weights("tuned")
+        assert (tuned[:4] == plain[:4]).all()
+        assert (tuned[4:] != plain[4:]).any()
+        assert (with_weights("tuned", "streaming.first_chunk=tuned")[:4] != plain[:4]).any()
+
     def networks(self) -> dict[str, torch.Tensor]:
         from vidgen_streaming.networks import Networks
 

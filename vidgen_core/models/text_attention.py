@@ -43,6 +43,10 @@ class TextAttention:
         for (_, processor), (key, value) in zip(self.layers, projected, strict=True):
             processor.set_text(key, value)
 
+    def forget(self) -> None:
+        """Project anew, because the layers that project have other values now."""
+        self._projected = None
+
     def _project(self, text: PerFrameText, device: torch.device, dtype: torch.dtype) -> Projected:
         # Windows share the table of texts as one object: it is projected once for a run, unless weights may change.
         table = (text.embeds, *text.tokens.values())

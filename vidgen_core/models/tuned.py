@@ -98,26 +98,54 @@ def check_base(base: str, backbone: Backbone, file: Path) -> None:
         )
 
 
-@contextmanager
-def replaced(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Iterator[None]:
-    """Parameters of the network with other values inside the context; afterwards they are what they were.
+class Exchange:
+    """Other values for parameters of a network: ``put`` in place, and afterwards what they were.
+
+    The values that are out lie in the main memory: a device never holds both.
+
+    Args:
+        tensors: Parameter name -> value, on any device; may be mapped from a file.
+        source: What errors call them.
 
     Raises BadRequest for names that the network does not have, or other shapes.
     """
-    own = dict(network.named_parameters())
-    wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
-    if wrong:
-        raise BadRequest(
-            f"'{source}' does not fit the model: {len(wrong)} of {len(tensors)} tensors are unknown or of another "
-            f"shape, first '{wrong[0]}'."
-        )
-    before = {name: own[name].detach().clone() for name in tensors}
-    try:
+
+    def __init__(self, network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+        own = dict(network.named_parameters())
+        wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+        if wrong:
+            raise BadRequest(
+                f"'{source}' does not fit the model: {len(wrong)} of {len(tensors)} tensors are unknown or of another "
+                f"shape, first '{wrong[0]}'."
+            )
+        self._parameters = {name: own[name] for name in tensors}
+        self._tensors = tensors
+        self._before: dict[str, Tensor] = {}
+
+    def put(self) -> bool:
+        """Put the other values in place; False where they are already, or there are none."""
+        if self._before or not self._parameters:
+            return False
         with torch.no_grad():
-            for name, tensor in tensors.items():
-                own[name].copy_(tensor)
+            for name, parameter in self._parameters.items():
+                self._before[name] = parameter.detach().to("cpu", copy=True)
+                parameter.copy_(self._tensors[name])
+        return True
+
+    def take_out(self) -> None:
+        """Give every parameter the value back that it had."""
+        with torch.no_grad():
+            for name, tensor in self._before.items():
+                self._parameters[name].copy_(tensor)
+        self._before = {}
+
+
+@contextmanager
+def replaced(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Iterator[None]:
+    """Parameters of the network with other values inside the context; see ``Exchange``."""
+    exchange = Exchange(network, tensors, source)
+    try:
+        exchange.put()
         yield
     finally:
-        with torch.no_grad():
-            for name, tensor in before.items():
-                own[name].copy_(tensor)
+        exchange.take_out()

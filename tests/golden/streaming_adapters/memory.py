@@ -192,8 +192,7 @@ def chunk_denoise(case: Case, folder: Path) -> dict[str, Tensor]:
     run, backbone = opened_run(case, folder, method, given, config["num_frames"])
     with opened(run, backbone):
         (group,) = run.groups
-        method.memory.last = (tensors["frames"] + 1) / 2
-        method.memory.anchor = torch.zeros_like(tensors["frames"][:, 0])
+        run.moments.remember(run=run, window=None, latents=None, frames=(tensors["frames"] + 1) / 2)
         (window,) = run.moments.sample(run=run, group=group, denoise=denoiser(run))
         timesteps = run.timesteps(run.make_scheduler())
     return {"latents": window.latents, "timesteps": timesteps, **given.seen}
