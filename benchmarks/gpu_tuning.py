@@ -1,4 +1,4 @@
-"""One-shot tuning in Stable Diffusion 1.5's geometry on a CUDA device: seconds and peak memory of tuning and of an edit.
+"""One-shot tuning in Stable Diffusion 1.5's geometry on a CUDA device: seconds and peak memory, and those of an edit.
 
 24 frames of 512x512, random weights, bf16: 500 steps of tuning on cached latents, inversion and 50 guided steps. The
 published figures, on an A100, are about ten minutes and one minute. ``python benchmarks/gpu_tuning.py``;
@@ -34,7 +34,7 @@ VAE = {
 }
 TEXT = {"vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 TEXT |= {"num_attention_heads": 12, "max_position_embeddings": 77, "eos_token_id": 258, "pad_token_id": 258}
-"""Stable Diffusion 1.5: the U-Net's other values are diffusers' defaults; the tokens are those of a tokenizer of bytes."""
+"""Stable Diffusion 1.5: the U-Net's other values are diffusers' defaults; the tokens are those of bytes."""
 
 
 def model(size: str, folder: Path) -> None:
