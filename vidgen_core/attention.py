@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from vidgen_core.errors import BadRequest, VidgenError, nearest
+from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q (B, h, N, d), k (B, h, L, d), v (B, h, L, d)) -> (B, h, N, d)."""
@@ -195,15 +195,16 @@ def install(
         The installed processors.
 
     Raises:
-        BadRequest: when two methods replace the processor of one module.
+        Conflict: when two methods replace the processor of one module.
     """
     replaced: dict[str, str] = network.__dict__.setdefault("_vidgen_replaced", {})
     chosen = [(name, module) for name, module in attentions(network) if where(name, module)]
     if replaces:
         for name, _ in chosen:
             if name in replaced:
-                raise BadRequest(
-                    f"'{replaced[name]}' and '{owner}' both replace the attention of '{name}'. Leave one of them out."
+                raise Conflict(
+                    f"'{replaced[name]}' and '{owner}' both replace the attention of '{name}'. Leave one of them out.",
+                    over="attach",
                 )
     before = [(module, module.processor) for _, module in chosen]
     try:

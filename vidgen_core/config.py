@@ -14,7 +14,7 @@ from typing import Any
 from vidgen_core.catalog import Key, Option
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse
-from vidgen_core.plugin import READS, Found, Plugin, catalog_of, conf_packages, discover, method_plugin
+from vidgen_core.plugin import READS, Found, Plugin, catalog_of, check_pair, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
 from vidgen_core.tuned_run import SIZES, read_tuned, take_clip, take_over
@@ -159,12 +159,10 @@ def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found
     for name in map(str, names):
         if name in methods:
             raise BadRequest(f"The method '{name}' was chosen twice. Name it once in method=[...].")
-        methods[name] = method_plugin(name, found)
+        card = method_plugin(name, found)
         for other in methods:
-            if other in methods[name].excludes or name in methods[other].excludes:
-                raise BadRequest(
-                    f"The methods '{other}' and '{name}' cannot be combined: {_why_not(methods, other, name)}"
-                )
+            check_pair(other, methods[other], name, card)
+        methods[name] = card
         if name not in catalog.get("method", {}):
             raise BadRequest(f"The plugin '{name}' brings no conf/method/{name}.yaml; reinstall it or tell its author.")
         if not catalog["method"][name].text.startswith(f"# @package methods.{name}\n"):
@@ -181,10 +179,6 @@ def _weights_of_one(override: Override, methods: Mapping[str, Plugin]) -> Overri
         who = f"{' and '.join(reading)} all read" if reading else "no chosen method reads"
         raise BadRequest(f"{override}: {who} weights of their own. Write weights.<method>=path.")
     return Override(f"weights.{reading[0]}", override.value, override.raw)
-
-
-def _why_not(methods: Mapping[str, Plugin], one: str, other: str) -> str:
-    return methods[one].excludes.get(other) or methods[other].excludes[one]
 
 
 def _refuse_twice(asked: Sequence[Override]) -> None:

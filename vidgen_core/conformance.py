@@ -30,20 +30,8 @@ from vidgen_core.plugin import discover, method_plugin
 from vidgen_core.request import single_scene
 from vidgen_core.run import CORE_HOOKS, Run, frames, opened
 from vidgen_core.snapshot import Snapshot
+from vidgen_core.trial import trial_keys
 from vidgen_core.unpackaged import of_file, of_object
-
-SMALL: dict[str, Any] = {
-    "prompt": "a dog runs",
-    "num_frames": 4,
-    "height": 32,
-    "width": 32,
-    "guidance_scale": 3.0,
-    "num_inference_steps": 2,
-    "placement.device": "cpu",
-    "placement.dtype": "fp32",
-}
-TINY = {"unet3d": "tiny", "unet2d": "tiny_image"}
-"""Family -> the model where none is given."""
 
 HEAVY = ("torch", "numpy", "diffusers", "transformers", "accelerate", "hydra", "omegaconf", "cv2", "av", "decord")
 """What the module of a card must not import, because ``vidgen list`` imports every card."""
@@ -65,7 +53,7 @@ def check_method(method: Method, *, training: Mapping[str, Any] | None = None, *
     Args:
         training: Keys of `vidgen train` for that step; the data are clips of ``data.frames=4`` frames of noise.
         **keys: Keys of `vidgen generate` that the method needs, such as ``model`` or ``video``, and its own options:
-            ``**{"mine.strength": 0.5}``. The others are those of ``SMALL``.
+            ``**{"mine.strength": 0.5}``. The others are those of its card's ``trial`` and of ``trial.py``.
 
     Raises:
         BadRequest: for what is refused before a run, such as a hook with a wrong argument.
@@ -74,6 +62,7 @@ def check_method(method: Method, *, training: Mapping[str, Any] | None = None, *
     check_card(subject)
     check_hooks(subject)
     video = check_generators(subject)
+    check_claims(subject)
     check_left_as_found(subject)
     check_same_video(subject, video)
     check_batch(subject)
@@ -89,6 +78,7 @@ class Subject:
         keys: Those of `vidgen generate`, beside the method's.
         composed: The request, as a user would write it.
         methods: One object of the method, by its name.
+        supplied: Names of the conditions that it has supplied.
         backbone: The one of all runs but those of another dtype.
         found: What it was made of before the first run.
     """
@@ -101,11 +91,11 @@ class Subject:
             entry = of_file(str(method)) if isinstance(method, Path) else of_object(method())
             assert entry.plugin is not None
             self.name, self.card = entry.name, entry.plugin
-        model = next((TINY[family] for family in self.card.families if family in TINY), None)
-        self.keys = {**SMALL, "model": model, **keys}
+        self.keys = {**trial_keys({self.name: self.card}), **keys}
         self.require(self.keys["model"], "runs on no tiny model. Say which small one: check_method(..., model=...)")
         self.composed = self.compose()
         self.methods = self.made()
+        self.supplied: set[str] = set()
         self.hooks = self._moments(self.methods).table()
         self.backbone: Backbone | None = None
         self.found: Snapshot
@@ -130,7 +120,7 @@ class Subject:
         return any(name == hook and self.name in owners for name, _, owners in self.hooks)
 
     def _moments(self, methods: Mapping[str, object], observers: Mapping[str, object] | None = None) -> Moments:
-        return Moments(methods, self.composed.config["owner"], CORE_HOOKS, observers)
+        return _Supplied(self.supplied, methods, self.composed.config["owner"], CORE_HOOKS, observers)
 
     def video(
         self,
@@ -165,6 +155,20 @@ class Subject:
         return made
 
 
+class _Supplied(Moments):
+    """The hooks of a run, keeping the names of the conditions that methods supply."""
+
+    def __init__(self, names: set[str], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.names = names
+
+    def collected(self, hook: str, **arguments: Any) -> dict[str, tuple[str, Any]]:
+        found = super().collected(hook, **arguments)
+        if hook == "condition":
+            self.names.update(found)
+        return found
+
+
 # --------------------------------------------------------------------------------------------- card and hooks
 
 
@@ -195,6 +199,17 @@ def check_hooks(subject: Subject) -> None:
             f"has a function '{hook}' that is never called. Mark it with @vidgen_core.hookimpl, or name it otherwise",
         )
     subject.require(any(map(subject.implements, kinds())), "implements no hook")
+
+
+def check_claims(subject: Subject) -> None:
+    """The card of a package claims the conditions that it supplies to the model itself, as others may."""
+    for name in ("text", "channels"):
+        claim = f"condition.{name}"
+        subject.require(
+            not isinstance(subject.method, str) or name not in subject.supplied or claim in subject.card.claims,
+            f"supplies '{name}' in its hook 'condition', which only one method of a run can. Say so on its card, "
+            f"claims=('{claim}',), so that another such method is refused before weights load",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- state

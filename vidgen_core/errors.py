@@ -18,6 +18,20 @@ class BadRequest(VidgenError):
     exit_code = 2
 
 
+class Conflict(BadRequest):
+    """Two methods that cannot run together.
+
+    Args:
+        message: One paragraph that names both and the mend.
+        over: What both would have: the name of a hook, ``model`` where no model suits both, or ``excluded`` where the
+            card of one names the other.
+    """
+
+    def __init__(self, message: str, over: str) -> None:
+        super().__init__(message)
+        self.over = over
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the valid name closest to ``name``, or the sorted list when none is close."""
     names = sorted(set(valid))

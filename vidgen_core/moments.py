@@ -15,7 +15,7 @@ from typing import Any
 import pluggy
 
 from vidgen_core import hookspecs
-from vidgen_core.errors import BadRequest, VidgenError, nearest
+from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
 
 CORE = "core"
 
@@ -109,9 +109,10 @@ class Moments:
         for hook, kind in self._kinds.items():
             if kind == hookspecs.SOLE and len(implementers[hook]) > 1:
                 names = implementers[hook]
-                raise BadRequest(
+                raise Conflict(
                     f"{' and '.join(repr(n) for n in names)} both want to own '{hook}', which has one owner. Leave one "
-                    f"out, or pick: {' or '.join(f'owner.{hook}={n}' for n in names)}."
+                    f"out, or pick: {' or '.join(f'owner.{hook}={n}' for n in names)}.",
+                    over=hook,
                 )
 
     # --------------------------------------------------------------------------------------------- calls
@@ -183,9 +184,10 @@ class Moments:
         for owner, caller in self._callers[hook]:
             for key, value in (self._call(hook, owner, caller, arguments) or [{}])[0].items():
                 if key in merged:
-                    raise BadRequest(
+                    raise Conflict(
                         f"'{merged[key][0]}' and '{owner}' both supply '{key}' in the hook '{hook}'. They cannot run "
-                        "together: leave one out."
+                        "together: leave one out.",
+                        over=hook,
                     )
                 merged[key] = owner, value
         return merged

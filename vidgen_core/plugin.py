@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vidgen_core.catalog import Option, read_catalog, read_options
-from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.hookspecs import HOOK_API_VERSION
+from vidgen_core.errors import BadRequest, Conflict, nearest
+from vidgen_core.hookspecs import HOOK_API_VERSION, kinds
 
 GROUP = "vidgen"
 """The entry-point group; each entry names a light module that holds ``plugin = Plugin(...)``."""
@@ -44,6 +44,8 @@ class Plugin:
     remembers: str = ""  # what of a video the method remembers, where that lives and for how long
     converter: str = ""  # "module.function" that knows a published layout, for `vidgen convert`: see convert.py
     excludes: Mapping[str, str] = field(default_factory=dict)  # method that it cannot run with -> why, and the mend
+    claims: tuple[str, ...] = ()  # what only one method can have, as <hook>.<what>: ("condition.text",)
+    trial: Mapping[str, Any] = field(default_factory=dict)  # keys that it needs to be tried with on a tiny model
     hook_api: int = HOOK_API_VERSION
 
 
@@ -97,9 +99,34 @@ def check_card(name: str, plugin: Plugin, taken: Collection[str]) -> None:
     check_name(name, taken)
     if plugin.hook_api != HOOK_API_VERSION:
         raise TypeError(f"it was written for hook API {plugin.hook_api}, this is {HOOK_API_VERSION}; update the plugin")
-    unknown = [key for key in plugin.reads if key not in READS]
-    if unknown:
-        raise ValueError(f"its card reads '{unknown[0]}'.{nearest(unknown[0], READS)}")
+    for key in plugin.reads:
+        if key not in READS:
+            raise ValueError(f"its card reads '{key}'.{nearest(key, READS)}")
+    for claim in plugin.claims:
+        hook, _, what = claim.partition(".")
+        if hook not in kinds() or not what:
+            raise ValueError(f"its card claims '{claim}', which is not <hook>.<what>.{nearest(hook, kinds())}")
+
+
+def check_pair(one: str, first: Plugin, other: str, second: Plugin) -> None:
+    """Raise Conflict for two methods that cannot run together, as far as their cards tell."""
+
+    def refuse(over: str, why: str) -> None:
+        raise Conflict(f"The methods '{one}' and '{other}' cannot be combined: {why}", over)
+
+    told = first.excludes.get(other) or second.excludes.get(one)
+    if told:
+        refuse("excluded", told)
+    if not set(first.families) & set(second.families):
+        refuse(
+            "model",
+            f"'{one}' runs on models of the family {' or '.join(first.families)}, '{other}' on those of "
+            f"{' or '.join(second.families)}, and no model is of both. Leave one of them out.",
+        )
+    for claim in first.claims:
+        if claim in second.claims:
+            hook, _, what = claim.partition(".")
+            refuse(hook, f"both own '{what}' in their hook '{hook}', which can have one owner. Leave one of them out.")
 
 
 def _check_alone(entry: EntryPoint, entries: Collection[EntryPoint]) -> None:

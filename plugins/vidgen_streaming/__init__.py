@@ -14,4 +14,8 @@ plugin = Plugin(
     "memory, until the batch ends; the anchor's tokens and the keys of texts on the device. Nothing grows.",
     composes_with="It decides how frames are cut into chunks and what a chunk remembers, so it goes with methods that "
     "decide the text of every absolute frame.",
+    trial={
+        **{"streaming.chunk": 2, "streaming.overlap": 1, "streaming.hidden": 32},
+        "streaming.embedding_widths": [8, 8, 8, 8],
+    },
 )

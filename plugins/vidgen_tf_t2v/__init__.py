@@ -11,4 +11,5 @@ plugin = Plugin(
     reads=("image", "video", "tuned", "weights"),
     composes_with="It puts tokens of an image beside whatever text a frame reads, so it goes with methods that decide "
     "the text of every absolute frame or how frames are cut into windows.",
+    trial={"tf_t2v.no_image": "zero_embedding"},
 )

@@ -11,4 +11,5 @@ plugin = Plugin(
     reads=("video", "tuned"),
     composes_with="It makes a video model of an image model and starts from the clip's inverted noise, so it goes with "
     "methods that decide the text of every frame.",
+    trial={"video": "pkg://vidgen_moving_shapes/clips/crossing.mp4"},
 )

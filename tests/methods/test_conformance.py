@@ -14,24 +14,20 @@ from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.plugin import discover
 from vidgen_core.testing import check_method
 
-CLIP = "pkg://vidgen_moving_shapes/clips/crossing.mp4"  # with its exact depth beside it
 QUICK = {"num_inference_steps": 1, "guidance_scale": 1.0}
 ONE_CLIP: dict[str, Any] = {
-    **{"video": CLIP, "num_frames": 3, "guidance_scale": 1.0},
+    **{"num_frames": 3, "guidance_scale": 1.0},
     "training": {"trainer.gradient_checkpointing": False},
 }
 NEEDS: dict[str, dict[str, Any]] = {
-    "talc": {"prompt": ["a dog runs", "it sleeps"]},
     "tune_a_video": ONE_CLIP,
-    "depth": {"model": "tiny_depth", **ONE_CLIP},
+    "depth": ONE_CLIP,
     "streaming": {
         "num_frames": 3,
-        **{"streaming.chunk": 2, "streaming.overlap": 1, "streaming.hidden": 32},
-        "streaming.embedding_widths": [8, 8, 8, 8],
         "training": {"trainer.accumulation": 1, "trainer.gradient_checkpointing": False},
     },
 }
-"""Keys with which a bundled method is checked, where it needs some or is faster by them."""
+"""Keys with which a bundled method is checked, where it is faster by them than by those of its card."""
 
 METHODS = [name for name, entry in discover().items() if entry.plugin is not None and entry.plugin.is_method]
 
@@ -206,7 +202,15 @@ def test_objects_and_files_are_checked_too(tmp_path: Path) -> None:
 
 
 CARD = "{}from vidgen_core import Plugin\nplugin = Plugin('', 'a test', __name__{})\n"
-METHOD = "from vidgen_core import hookimpl\nclass Third:\n    @hookimpl\n    def on_step(self): ...\n"
+METHOD = """
+from vidgen_core import hookimpl
+from vidgen_core.conditioning import text_per_frame
+
+class Third:
+    @hookimpl
+    def condition(self, run, window):
+        return {"text": text_per_frame(run, window)}
+"""
 
 
 @pytest.mark.parametrize(
@@ -214,6 +218,7 @@ METHOD = "from vidgen_core import hookimpl\nclass Third:\n    @hookimpl\n    def
     [
         ("silent", CARD.format("", ""), "does not say what it goes with"),
         ("heavy", CARD.format("import numpy\n", ", composes_with='All.'"), "import third_party_heavy also .* numpy"),
+        ("modest", CARD.format("", ", composes_with='All.'"), r"supplies 'text'.*claims=\('condition.text',\)"),
     ],
 )
 def test_the_card_of_a_package_is_checked(name: str, card: str, pattern: str, install_plugin) -> None:
