@@ -23,6 +23,7 @@ VERBS = {
     "explain": "what a command would do: values and their origins, who owns which hook; loads no weights",
     "matrix": "every pair of methods in both orders: runs on a tiny model, or is refused with the reason",
     "new": "write a package with a method of your own; it works and tests itself as written",
+    "doctor": "check the environment: versions, devices, codecs, room, weights, plugins; each with a mend",
     "convert": "a published checkpoint as safetensors that a method reads",
     "replay": "repeat a video from its file or its run.yaml, in a new folder",
 }

@@ -189,16 +189,26 @@ def check_names(own: Mapping[str, Any], shapes: Mapping[str, Any], name: str) ->
 
 def hashes(path: str) -> dict[str, str]:
     """Relative name -> sha256 of every weight file of a model folder, or of a hub id's files in the cache."""
-    folder = Path(path)
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(path, "model_index.json")
-        if not isinstance(cached, str):
-            return {}
-        folder = Path(cached).parent
+    folder = Path(path) if Path(path).is_dir() else cached_folder(path)
+    if folder is None:
+        return {}
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin"))
     return {str(file.relative_to(folder)): file_hash(file) for file in files}
+
+
+def cached_folder(path: str) -> Path | None:
+    """Where the files of a hub id lie in the cache; None where they were not downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for file in ("model_index.json", "config.json"):
+        try:
+            cached = try_to_load_from_cache(path, file)
+        except HFValidationError:  # no hub id
+            return None
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
 
 
 def file_hash(file: Path) -> str:
