@@ -1,9 +1,9 @@
 """`vidgen evaluate`, from beginning to end.
 
-The videos are made, row by row (``evaluation/comparison.py``, ``evaluation/edits.py``), or found in a folder
-(``evaluation/folder.py``); every metric scores every video, or every set of them; means, intervals and paired
-differences go into a table, ``results.json``, a plot and one page that shows the videos side by side. Whatever is
-finished is never made again.
+The videos are made, row by row (``evaluation/comparison.py``), by models that are tuned or trained first where the
+experiment asks for it (``edits.py``, ``trained.py``), or found in a folder (``folder.py``); every metric scores every
+video, or every set of them; means, intervals and paired differences go into a table, ``results.json``, a plot and one
+page that shows the videos side by side. Whatever is finished is never made again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from vidgen_core import provenance
 from vidgen_core.errors import VidgenError
-from vidgen_core.evaluation import comparison, edits
+from vidgen_core.evaluation import comparison, edits, trained
 from vidgen_core.evaluation.config import Evaluation, Instruments
 from vidgen_core.evaluation.folder import find_videos
 from vidgen_core.evaluation.page import write_page
@@ -103,6 +103,8 @@ def _videos(evaluation: Evaluation, instruments: Instruments, folder: Path) -> I
         return find_videos(evaluation, need_captions=asked)
     if "clips" in evaluation.config:
         return edits.make(evaluation, folder)
+    if "trainings" in evaluation.config:
+        return trained.make(evaluation, folder)
     parts = comparison.parts_of(evaluation, comparison.read_stories(evaluation), folder)
     return comparison.make(evaluation, parts, folder)
 

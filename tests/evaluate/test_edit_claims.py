@@ -98,7 +98,7 @@ def test_a_clip_that_is_tuned_again_is_edited_again(tmp_path, monkeypatch) -> No
 def test_only_rows_that_are_compared_are_tuned(tmp_path) -> None:
     evaluation = compose_evaluation(["experiment=depth_claim", "compare=[tune_a_video]"])
     clips = edit_clips(str(tmp_path), 2, 1, crossings=True)
-    assert [(tuning.name, tuning.clip) for tuning in tunings_of(evaluation, clips, tmp_path)] == [
+    assert [(tuning.name, tuning.of) for tuning in tunings_of(evaluation, clips, tmp_path)] == [
         ("without_depth", "crossing_000"),
         ("without_depth", "crossing_001"),
     ]

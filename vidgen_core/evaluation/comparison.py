@@ -2,7 +2,7 @@
 
 Stories of one length are denoised together. A part of them is a run with a folder of its own below ``videos/``, so a
 command that was interrupted goes on where it was, and one with a larger ``n`` makes only the parts that are new.
-``edits.py`` has other parts, and tunes before it makes them.
+``edits.py`` has other parts; that and ``trained.py`` train before they make them.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ PARTS = {"judge": "none", "flow": "opencv"}
 CHOSEN = ("experiment", "metric", *PARTS)
 """Keys whose value is the name of a file, or a list of them."""
 
-DRAWN = ("rows", "stories", "clips", "tunings")
+DRAWN = ("rows", "stories", "clips", "tunings", "trainings")
 """Keys of an experiment that are taken whole: what is compared, and on what."""
 
 

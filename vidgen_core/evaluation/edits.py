@@ -7,24 +7,16 @@ tuning in braces for the folder of what it learnt from that clip. Each is tuned 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidgen_core.config import Composed, compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.evaluation import comparison
-from vidgen_core.evaluation.comparison import Made, Part, begun, refuse_set, say, weights_of
+from vidgen_core.evaluation.comparison import Made, Part, say
 from vidgen_core.evaluation.config import Evaluation
+from vidgen_core.evaluation.trainings import Training, asked, filled, rows_of, train_missing
 from vidgen_core.instantiate import instantiate
-
-TRAINING = ("trainer", "objective", "data")
-SHARED = ("model", "placement", "attention")
-"""First parts of the keys that go to the tunings alone, and to the tunings and the rows; all others go to the rows."""
-
-DECISIVE = tuple(f"trainer.{key}" for key in ("batch_size", "accumulation", "mixed_precision", "export"))
-"""Keys that may differ when a tuning is resumed, and yet make another result."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +34,6 @@ class Clip:
     edits: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """One clip's training by the ordinary command."""
-
-    name: str
-    clip: str
-    request: tuple[str, ...]
-    folder: Path
-
-    @property
-    def finished(self) -> bool:
-        """Whether its result is there, which a training writes last and whole."""
-        return (self.folder / "methods").is_dir() or (self.folder / "model").is_dir()
-
-
 def make(evaluation: Evaluation, folder: Path, tell: Callable[[str], None] = say) -> Iterator[Made]:
     """Tune what is missing, make what is missing, and hand out every video.
 
@@ -64,11 +41,12 @@ def make(evaluation: Evaluation, folder: Path, tell: Callable[[str], None] = say
         BadRequest: before anything is tuned or made, for what cannot be; VidgenError for a run that failed.
     """
     clips = read_clips(evaluation, folder)
-    rows = replace(evaluation, request=_sent(evaluation.request, lambda key: key not in TRAINING))
-    for row in rows.rows:  # mistakes are told before the first tuning: composed without what is not yet there
-        refuse_set(row.name, row.request, rows.request)
-        compose([argument for argument in row.request if not argument.startswith("tuned=")] + list(rows.request))
-    tune(evaluation, tunings_of(evaluation, clips, folder), folder, tell)
+    rows = rows_of(evaluation)
+
+    def made_of(tuning: Training) -> Iterable[Path]:
+        return list(folder.glob(f"videos/*/*/{tuning.of}/run.yaml"))
+
+    train_missing(evaluation, tunings_of(evaluation, clips, folder), "tunings", made_of, tell)
     return comparison.make(rows, parts_of(rows, clips, folder), folder, tell)
 
 
@@ -98,66 +76,20 @@ def parts_of(evaluation: Evaluation, clips: Mapping[str, Clip], folder: Path) ->
     return found
 
 
-def tunings_of(evaluation: Evaluation, clips: Mapping[str, Clip], folder: Path) -> list[Tuning]:
+def tunings_of(evaluation: Evaluation, clips: Mapping[str, Clip], folder: Path) -> list[Training]:
     """Every tuning of every clip that a compared row asks for, in the order of clips."""
     tunings: Mapping[str, Sequence[str]] = evaluation.config.get("tunings") or {}
-    asked = "\n".join(argument for row in evaluation.rows for argument in row.request)
     return [
-        Tuning(tuning, name, _filled(request, evaluation, name, clip, folder), folder / "tuned" / tuning / name)
+        Training(tuning, name, _filled(tunings[tuning], evaluation, name, clip, folder), _folder(folder, tuning, name))
         for name, clip in clips.items()
-        for tuning, request in tunings.items()
-        if f"{{{tuning}}}" in asked
+        for tuning in asked(evaluation, tunings)
     ]
-
-
-def tune(evaluation: Evaluation, tunings: Sequence[Tuning], folder: Path, tell: Callable[[str], None]) -> None:
-    """Train what is not trained yet; one that was interrupted goes on.
-
-    Raises BadRequest for one of other settings, unless it may be made again: with it go the clip's videos.
-    """
-    request = _sent(evaluation.request, lambda key: key in (*TRAINING, *SHARED))
-    composed = {tuning.folder: command(tuning, request) for tuning in tunings}
-    fresh = bool(evaluation.config["output"]["overwrite"])
-    weights = {tuning.name: weights_of(composed[tuning.folder]) for tuning in tunings}
-    missing = [
-        tuning
-        for tuning in tunings
-        if not begun(tuning.folder, composed[tuning.folder], weights[tuning.name], fresh, DECISIVE)
-        or not tuning.finished
-    ]
-    if tunings:
-        tell(f"{len(tunings) - len(missing)} of {len(tunings)} tunings are there already.")
-    start = time.perf_counter()
-    for done, tuning in enumerate(missing, 1):
-        from vidgen_core.train import train
-
-        if not composed[tuning.folder].config["resume"]:
-            for record in folder.glob(f"videos/*/*/{tuning.clip}/run.yaml"):
-                record.unlink()
-        train(composed[tuning.folder])
-        minutes = (time.perf_counter() - start) / done * (len(missing) - done) / 60
-        tell(f"{tuning.name}, {tuning.clip}: {done} of {len(missing)} tuned, {minutes:.0f} min left")
-
-
-def command(tuning: Tuning, request: Sequence[str]) -> Composed:
-    """The training of a tuning. Raises BadRequest for a key that the user wrote and the tuning sets, and the like."""
-    refuse_set(tuning.name, tuning.request, request)
-    started = (tuning.folder / "run.yaml").is_file()
-    values = {"output.dir": str(tuning.folder), "output.overwrite": not started, "resume": started}
-    return compose([*tuning.request, *request], values, entry="train")
 
 
 def _filled(request: Sequence[str], evaluation: Evaluation, name: str, clip: Clip, folder: Path) -> tuple[str, ...]:
-    known = {"clip": str(clip.path), "caption": clip.caption}
-    known |= {tuning: str(folder / "tuned" / tuning / name) for tuning in evaluation.config.get("tunings") or {}}
-    filled = []
-    for argument in map(str, request):
-        for word, meaning in known.items():
-            argument = argument.replace(f"{{{word}}}", meaning)
-        filled.append(argument)
-    return tuple(filled)
+    learnt = {tuning: _folder(folder, tuning, name) for tuning in evaluation.config.get("tunings") or {}}
+    return filled(request, {"clip": clip.path, "caption": clip.caption, **learnt})
 
 
-def _sent(request: Sequence[str], wanted: Callable[[str], bool]) -> tuple[str, ...]:
-    """The user's arguments whose key's first part is wanted."""
-    return tuple(argument for argument in request if wanted(argument.partition("=")[0].partition(".")[0]))
+def _folder(folder: Path, tuning: str, clip: str) -> Path:
+    return folder / "tuned" / tuning / clip

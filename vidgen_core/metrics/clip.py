@@ -84,9 +84,19 @@ class Clip:
     @torch.inference_mode()
     def pooled(self, frames: Sequence[np.ndarray] | np.ndarray) -> Tensor:
         """What the image encoder makes of frames (H, W, 3) before the projection, (len(frames), W), on the CPU."""
-        pixels = self._processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
-        seen: Tensor = self._model.vision_model(pixel_values=pixels["pixel_values"].to(self.device)).pooler_output
+        seen: Tensor = self._seen(frames).pooler_output
         return seen.cpu()
+
+    @torch.inference_mode()
+    def patches(self, frames: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+        """What it makes of every patch of the frames, (len(frames), patches, W), on the CPU."""
+        seen = self._seen(frames).last_hidden_state[:, 1:]  # the first token is that of the whole picture
+        normed: Tensor = self._model.vision_model.post_layernorm(seen)
+        return normed.cpu()
+
+    def _seen(self, frames: Sequence[np.ndarray] | np.ndarray) -> Any:
+        pixels = self._processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
+        return self._model.vision_model(pixel_values=pixels["pixel_values"].to(self.device))
 
     @torch.inference_mode()
     def projected(self, pooled: Tensor) -> Tensor:

@@ -67,17 +67,20 @@ def load(path: str | None, clip: Clip, size: int, values: str, key: str) -> Netw
     return Pretrained(str(source), clip.device, key)
 
 
-def over_time(frames: Tensor) -> Tensor:
-    """What a video's frames (F, D) tell of it, (3 D,): their mean, how it drifts from end to end, how it flickers.
+def over_time(patches: Tensor) -> Tensor:
+    """What the patches of a video's frames (F, P, D) tell of it, (3 D,): looks, drift and change.
 
-    The drift is the first cosine over time, the flicker the mean absolute difference of neighbours; both are 0 of a
-    single frame.
+    Looks are the mean over frames and patches. How a patch drifts from the first frame to the last is its first cosine
+    over time, and how it changes the difference of neighbouring frames; of both, the mean size over patches. So what
+    moves, and how steadily, counts, and not where or whither. A single frame drifts and changes by 0.
     """
-    count = len(frames)
-    wave = torch.cos(torch.pi * (torch.arange(count, dtype=frames.dtype) + 0.5) / count)
-    drift = 2**0.5 / count * (wave @ frames)
-    flicker = frames.diff(dim=0).abs().mean(dim=0) if count > 1 else torch.zeros_like(drift)
-    return torch.cat([frames.mean(dim=0), drift if count > 1 else torch.zeros_like(drift), flicker])
+    count = len(patches)
+    if count == 1:
+        return torch.cat([patches.mean(dim=(0, 1)), patches.new_zeros(2 * patches.shape[-1])])
+    wave = torch.cos(torch.pi * (torch.arange(count, dtype=patches.dtype) + 0.5) / count)
+    drift = 2**0.5 / count * torch.einsum("f,fpd->pd", wave, patches)
+    change = patches.diff(dim=0)
+    return torch.cat([patches.mean(dim=(0, 1)), drift.abs().mean(dim=0), change.abs().mean(dim=(0, 1))])
 
 
 class ClipNetwork:
@@ -91,12 +94,13 @@ class ClipNetwork:
 
     def frames(self, frames: NDArray[np.uint8], classes: bool = False) -> Tensor:
         """(F, D), the pooled features before the projection; classes are had of these and of captions."""
-        return torch.cat([self._clip.pooled(frames[i : i + AT_ONCE]) for i in range(0, len(frames), AT_ONCE)])
+        return torch.cat([self._clip.pooled(some) for some in _some(frames)])
 
     def video(self, frames: NDArray[np.uint8], classes: bool = False) -> Tensor:
-        """``over_time`` of the frames' features; of classes, their mean over the frames."""
-        features = self.frames(frames)
-        return features.mean(dim=0) if classes else over_time(features)
+        """``over_time`` of the frames' patches; of classes, the mean features of the frames."""
+        if classes:
+            return self.frames(frames).mean(dim=0)
+        return over_time(torch.cat([self._clip.patches(some) for some in _some(frames)]))
 
     def logits(self, features: Tensor, captions: Sequence[str]) -> Tensor:
         """(F, K) of pooled features (F, D) for K captions."""
@@ -176,31 +180,39 @@ class Pretrained:
         """Of a model for pictures."""
         if self._of_videos:
             raise BadRequest(f"{self._key}.network={self._name} looks at videos, and frames are asked for.")
-        return torch.cat([self._ask(frames[i : i + AT_ONCE], classes) for i in range(0, len(frames), AT_ONCE)])
+        return torch.cat([self._pooled(out, classes) for out in map(self._ask, _some(frames))])
 
     def video(self, frames: NDArray[np.uint8], classes: bool = False) -> Tensor:
-        """Of a model for videos; ``over_time`` of the features, or the mean logits, of one for pictures."""
+        """Of a model for videos; ``over_time`` of the patches, or the mean logits, of one for pictures."""
         if self._of_videos:
-            return self._ask(frames, classes)[0]
-        seen = self.frames(frames, classes)
-        return seen.mean(dim=0) if classes else over_time(seen)
+            return self._pooled(self._ask(frames), classes)[0]
+        if classes:
+            return self.frames(frames, classes=True).mean(dim=0)
+        return over_time(torch.cat([_patches(self._ask(some)).float().cpu() for some in _some(frames)]))
 
     @torch.inference_mode()
-    def _ask(self, frames: NDArray[np.uint8], classes: bool) -> Tensor:
-        if classes and not self._classifies:
-            raise BadRequest(f"{self._key}.network={self._name} is no classifier. Give one, or leave it out.")
+    def _ask(self, frames: NDArray[np.uint8]) -> Any:
         asked = [list(frames)] if self._of_videos else list(frames)
         pixels = self._processor(asked, return_tensors="pt")["pixel_values"].to(self._model.device)
-        out = self._model(pixel_values=pixels, output_hidden_states=not classes)
-        if classes:
-            return out.logits.float().cpu()
-        pooled = getattr(out, "pooler_output", None)
-        if pooled is None:
-            last = getattr(out, "last_hidden_state", None)
-            last = out.hidden_states[-1] if last is None else last
-            # Maps of convolutions are pooled over places, tokens over tokens.
-            pooled = last.mean(dim=(2, 3)) if last.ndim == 4 else last.mean(dim=1)
-        return _flat(pooled, self._key, self._name)
+        return self._model(pixel_values=pixels, output_hidden_states=True)
+
+    def _pooled(self, out: Any, classes: bool) -> Tensor:
+        if classes and not self._classifies:
+            raise BadRequest(f"{self._key}.network={self._name} is no classifier. Give one, or leave it out.")
+        pooled = out.logits if classes else getattr(out, "pooler_output", None)
+        return _flat(_patches(out).mean(dim=1) if pooled is None else pooled, self._key, self._name)
+
+
+def _some(frames: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [frames[start : start + AT_ONCE] for start in range(0, len(frames), AT_ONCE)]
+
+
+def _patches(out: Any) -> Tensor:
+    """The last layer's tokens (N, P, D), or the places of its map (N, D, H, W) as such."""
+    last = getattr(out, "last_hidden_state", None)
+    last = out.hidden_states[-1] if last is None else last
+    patches: Tensor = last.flatten(2).transpose(1, 2) if last.ndim == 4 else last
+    return patches
 
 
 def _flat(out: Any, key: str, name: str) -> Tensor:
