@@ -101,8 +101,8 @@ def train(composed: Composed) -> list[Path]:
             bad = 0 if math.isfinite(numbers["grad_norm"]) else bad + 1
             if bad > options["nonfinite_limit"]:
                 raise VidgenError(
-                    f"The gradients were NaN or infinite in {bad} steps in a row, the last of them step {step + 1}; "
-                    f"none changed the weights. The last checkpoint is in '{checkpoints.folder}'. Lower "
+                    f"The gradients were NaN or infinite in {bad} steps in a row, the last of them step {step + 1} with "
+                    f"{log.left_out}; none changed the weights. The last checkpoint is in '{checkpoints.folder}'. Lower "
                     "trainer.learning_rate or use trainer.mixed_precision=bf16 or no."
                 )
             if averaged is not None and not bad:
@@ -140,11 +140,14 @@ def optimise(
 ) -> dict[str, float]:
     """One optimiser step over its micro-batches; a step whose gradients are no numbers leaves the weights as they are.
 
-    Returns the mean of every loss over micro-batches and processes, their sum ``loss``, and ``grad_norm``.
+    Returns the mean of every loss over micro-batches and processes, their sum ``loss`` (also by the part of the data,
+    ``loss <part>``), and ``grad_norm``.
     """
     options = config["trainer"]
     micros = options["accumulation"]
     sums: dict[str, Tensor] = {}
+    seen: list[Batch] = []
+    broken: list[Batch] = []  # whose own loss is no number
     for micro in range(micros):
         batch = next(batches)
         log.skip(batch.skipped)
@@ -155,14 +158,20 @@ def optimise(
             accelerator.backward(torch.stack(list(terms.values())).sum() / micros)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach().float() / micros
+        seen.append(batch)
+        broken += [batch] if not all(bool(term.isfinite()) for term in terms.values()) else []
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = accelerator.clip_grad_norm_(parameters, options["max_grad_norm"] or math.inf)
     # Under a gradient scaler the optimiser itself leaves a step out and lowers the scale.
     if torch.isfinite(norm) or accelerator.scaler is not None:
         optimiser.step()
+    if not torch.isfinite(norm):
+        log.leave_out(step + 1, [sample.name for batch in broken or seen for sample in batch.samples], bool(broken))
     optimiser.zero_grad(set_to_none=True)
     means = {name: float(accelerator.reduce(term, "mean")) for name, term in sums.items()}
-    return {"loss": sum(means.values()), **means, "grad_norm": float(norm)}
+    loss = sum(means.values())
+    parts = {f"loss {batch.part}": loss for batch in seen[:1] if batch.part}
+    return {"loss": loss, **parts, **means, "grad_norm": float(norm)}
 
 
 def training_moments(composed: Composed) -> Moments:

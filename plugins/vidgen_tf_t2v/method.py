@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core import hookimpl
-from vidgen_core.conditioning import Branches, Condition
+from vidgen_core.conditioning import Branches, Condition, PerFrameText
 from vidgen_core.data.sample import Batch
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
@@ -27,13 +27,22 @@ from vidgen_core.run import Run, Window
 from vidgen_core.training.learner import PARTS
 from vidgen_tf_t2v.branches import Prepared, installed
 from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
+from vidgen_tf_t2v.dropping import Dropping
 from vidgen_tf_t2v.map_encoder import encoded
 from vidgen_tf_t2v.maps import HISTOGRAM, check_names, read_map
 from vidgen_tf_t2v.networks import Networks, fresh, loaded
 from vidgen_tf_t2v.prompts import as_published
 from vidgen_tf_t2v.published import carried, is_published
 from vidgen_tf_t2v.reference import check_reference, middle_frames, reference
-from vidgen_tf_t2v.slots import check_slots, empty_image, guided_text, with_frames, with_image
+from vidgen_tf_t2v.slots import (
+    check_slots,
+    empty_image,
+    guided_text,
+    with_frames,
+    with_image,
+    with_negative,
+    without_text,
+)
 
 BRANCHES = ("auto", "content", "motion")
 
@@ -45,7 +54,7 @@ class TFT2V:
     """Image tokens, spatial conditions, the two branches, and the coherence loss.
 
     Args:
-        text, no_image, unguided_image: What stands in the slots of cross-attention, see ``slots``.
+        text, no_text, no_image, unguided_image: What stands in the slots of cross-attention, see ``slots``.
         branch: ``content`` runs the spatial layers only, ``motion`` all; ``auto`` decides by the number of frames.
         keep_last: The content branch as released, with one layer over time.
         maps: Spatial condition -> file of its maps, see ``read_map``.
@@ -54,6 +63,7 @@ class TFT2V:
         tokens: K, where the image layers are made anew.
         coherence_weight: Of the temporal coherence loss; 0 leaves it out.
         coherence: Its reduction, see ``temporal_coherence``.
+        drop, drop_all, drop_none, drop_to_negative: Shares of training samples, see ``Dropping``.
     """
 
     name = "tf_t2v"
@@ -61,6 +71,7 @@ class TFT2V:
     def __init__(
         self,
         text: str = "prompt",
+        no_text: str = "negative",
         no_image: str = "omit",
         unguided_image: str = "zero_embedding",
         branch: str = "auto",
@@ -71,16 +82,21 @@ class TFT2V:
         tokens: int = 4,
         coherence_weight: float = 0.1,
         coherence: str = "mean",
+        drop: float = 0.4,
+        drop_all: float = 0.1,
+        drop_none: float = 0.1,
+        drop_to_negative: float = 0.1,
     ) -> None:
-        check_slots(text, no_image, unguided_image)
+        check_slots(text, no_text, no_image, unguided_image)
         check_reduction(coherence)
         if branch not in BRANCHES:
             raise BadRequest(f"tf_t2v.branch={branch} is not a branch.{nearest(branch, BRANCHES)}")
-        self.text, self.no_image, self.unguided_image = text, no_image, unguided_image
+        self.text, self.no_text, self.no_image, self.unguided_image = text, no_text, no_image, unguided_image
         self.branch, self.keep_last = branch, keep_last
         self.maps, self.published_prompt = dict(maps or {}), published_prompt
         self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
+        self.dropping = Dropping(drop, drop_all, drop_none, drop_to_negative)
         self.networks: Networks
         self.encoder: ImageEncoder | None = None  # kept by a training, which looks at other pictures in every step
         self.embedding: Tensor | None = None  # (1, E), of the user's picture
@@ -214,7 +230,8 @@ class TFT2V:
         """``text`` with the image slot beside it, in both branches, and the frames' histograms where there are some."""
         text = condition["text"]
         guided, unguided = self.image_slots(run)
-        cond = with_image(guided_text(text, self.text), guided, self.name)
+        shown = guided_text(text, self.text) if run.batch is None else self.trained_text(text, run.batch)
+        cond = with_image(shown, guided, self.name)
         uncond = with_image(text.uncond, unguided, self.name)
         histogram = self.maps_of(run, window).get(HISTOGRAM)
         if histogram is not None:
@@ -228,16 +245,24 @@ class TFT2V:
         image = self.networks.image
         if image is None:
             return None, None
-        if run.batch is not None:
-            encoder = self.image_encoder(run, run.backbone)
-            embedding: Tensor | None = encoder.encode(middle_frames(run.batch))
-        else:
-            embedding = self.embedding
+        batch, embedding = run.batch, self.embedding
+        if batch is not None and is_told(batch, "image"):
+            embedding = self.image_encoder(run, run.backbone).encode(middle_frames(batch))
         if embedding is None:
             empty = empty_image(image, self.no_image)
             return empty, empty
         shown = image(embedding.to(run.backbone.device, run.backbone.dtype))
+        if batch is not None:
+            shown = shown * self.dropping.kept(batch, "image")[:, None, None].to(shown)
         return shown, shown if self.unguided_image == "same" else empty_image(image, self.unguided_image)
+
+    def trained_text(self, text: Branches, batch: Batch) -> PerFrameText:
+        """What the text slot holds while it trains: the captions, but for samples that have none or lose theirs."""
+        if not is_told(batch, "text"):
+            shown = guided_text(text, self.no_text)
+        else:
+            shown = with_negative(text, guided_text(text, self.text), self.dropping.made_negative(batch))
+        return without_text(shown, self.dropping.kept(batch, "text"))
 
     def prepared(self, run: Run, parts: Sequence[Mapping[str, Any]]) -> Prepared:
         """What the network is told in every step of a window; the conditions of its branches are stacked."""
@@ -271,6 +296,11 @@ class TFT2V:
             return {}
         found = temporal_coherence(prediction.output, prediction.target, self.coherence)
         return {"coherence": self.coherence_weight * found.mean()}
+
+
+def is_told(batch: Batch, condition: str) -> bool:
+    """Whether the samples of a batch are trained under a condition; what no mixture restricts is under all."""
+    return batch.told is None or condition in batch.told
 
 
 PUBLISHED_ENCODER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

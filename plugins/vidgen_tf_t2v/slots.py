@@ -17,6 +17,9 @@ from vidgen_tf_t2v.networks import ImageTokens
 TEXTS = ("prompt", "negative", "zero_tokens")
 """What the guided text slot holds: the frame's own text, that of the unguided branch, or zeros."""
 
+NO_TEXTS = ("negative", "zero_tokens")
+"""The same where a sample of a training has no text."""
+
 IMAGES = ("omit", "zero_embedding", "zero_tokens")
 """What an image slot without an image holds: no tokens, those of an embedding of zeros, or tokens of zeros."""
 
@@ -24,9 +27,14 @@ UNGUIDED = ("same", *IMAGES)
 """The same of the unguided branch where there is an image; ``same`` guides by the text alone."""
 
 
-def check_slots(text: str, no_image: str, unguided_image: str) -> None:
+def check_slots(text: str, no_text: str, no_image: str, unguided_image: str) -> None:
     """Raise BadRequest for a filling that its slot does not have."""
-    slots = (("text", text, TEXTS), ("no_image", no_image, IMAGES), ("unguided_image", unguided_image, UNGUIDED))
+    slots = (
+        ("text", text, TEXTS),
+        ("no_text", no_text, NO_TEXTS),
+        ("no_image", no_image, IMAGES),
+        ("unguided_image", unguided_image, UNGUIDED),
+    )
     for slot, fill, fills in slots:
         if fill not in fills:
             raise BadRequest(f"tf_t2v.{slot}={fill} is no filling.{nearest(fill, fills)}")
@@ -40,8 +48,30 @@ def guided_text(text: Branches, fill: str) -> PerFrameText:
     guided: PerFrameText = text.cond
     if fill == "prompt":
         return guided
-    index = torch.zeros_like(guided.index)
-    return PerFrameText(torch.zeros_like(guided.embeds[:1]), index, {s: t[:1] for s, t in guided.tokens.items()})
+    return without_text(guided, torch.zeros(len(guided.index), dtype=torch.bool))
+
+
+def with_negative(text: Branches, guided: PerFrameText, chosen: Tensor) -> PerFrameText:
+    """The guided text, but for the videos that are chosen (B,), which read that of the unguided branch."""
+    if not chosen.any():
+        return guided
+    unguided: PerFrameText = text.uncond
+    if unguided.embeds is guided.embeds:
+        return PerFrameText(guided.embeds, torch.where(chosen[:, None], unguided.index, guided.index), guided.tokens)
+    embeds = torch.cat([guided.embeds, unguided.embeds])
+    index = torch.where(chosen[:, None], unguided.index + len(guided.embeds), guided.index)
+    tokens = {s: torch.cat([t, unguided.tokens[s]]) for s, t in guided.tokens.items()}
+    return PerFrameText(embeds, index, tokens)
+
+
+def without_text(text: PerFrameText, kept: Tensor) -> PerFrameText:
+    """The same with tokens of zeros as the text of those videos that do not keep theirs, ``kept`` (B,)."""
+    if kept.all():
+        return text
+    embeds = torch.cat([text.embeds, torch.zeros_like(text.embeds[:1])])
+    index = torch.where(kept[:, None], text.index, len(text.embeds))
+    # Image tokens of other methods go with a text; they are those of the first for want of a text.
+    return PerFrameText(embeds, index, {s: torch.cat([t, t[:1]]) for s, t in text.tokens.items()})
 
 
 def empty_image(image: ImageTokens, fill: str) -> Tensor | None:

@@ -32,7 +32,7 @@ def test_an_option_has_the_keys_and_defaults_of_its_class(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_training_without_data_is_told_the_key(name: str) -> None:
-    with pytest.raises(BadRequest, match=r"data.path=\.\.\. is "):
+    with pytest.raises(BadRequest, match=r"The data is not given: data\.(path|images)=\.\.\. (is|are) "):
         instantiate(composed(f"data={name}"))
 
 

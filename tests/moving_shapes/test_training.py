@@ -19,12 +19,12 @@ from vidgen_moving_shapes.training.images import Images
 from vidgen_moving_shapes.training.text import WIDTH
 from vidgen_moving_shapes.training.text_to_image import build_unet as build_image_unet
 from vidgen_moving_shapes.training.video import TextToVideo
-from vidgen_moving_shapes.training.video import build_unet as build_video_unet
 from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS
 
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.data.sample import Batch, Draw
 from vidgen_core.errors import BadRequest
+from vidgen_core.models.from_images import over_frames
 from vidgen_core.sampling import make_scheduler
 
 
@@ -137,7 +137,7 @@ def test_folding_gives_latents_one_deviation_and_keeps_the_decoding() -> None:
 def test_the_video_model_starts_as_the_image_model() -> None:
     torch.manual_seed(0)
     image_unet = build_image_unet().eval()
-    video_unet = build_video_unet(image_unet).eval()
+    video_unet = over_frames(image_unet, "the image model").eval()
     latents, text, step = torch.randn(1, 4, 3, 16, 16), torch.randn(1, 8, WIDTH), torch.tensor([500])
     with torch.no_grad():
         clip = video_unet(latents, step, text).sample[0].transpose(0, 1)

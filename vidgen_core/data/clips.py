@@ -42,6 +42,9 @@ class Clips(ItemSource):
         crop: ``resize_center``, or ``center`` without resizing.
         shuffle: Whether epochs are permuted.
 
+    Attributes:
+        captioned: Whether items are shown with their captions, and those without are broken.
+
     Raises:
         BadRequest: a rate or size that is none.
     """
@@ -63,6 +66,11 @@ class Clips(ItemSource):
             raise BadRequest(f"data.fps={fps:g} is no frame rate. Give a number above 0, or null for the video's own.")
         self.kind, self.frames, self.stride, self.fps = kind, 1 if kind == "images" else frames, stride, fps
         self.start, self.short, self.size, self.crop = start, short, size_of(size), crop
+        self.captioned = True
+        self._validation: Any = None
+
+    def held_out(self) -> Any:
+        return self._validation
 
     @abstractmethod
     def caption(self, item: int) -> str:
@@ -77,7 +85,7 @@ class Clips(ItemSource):
         """The item's file on the disk, for the time of the context."""
 
     def load(self, item: int, scenes: int | None, rng: np.random.Generator) -> Sample:
-        caption, identity = self.caption(item), self.identity(item)
+        caption, identity = self.caption(item) if self.captioned else "", self.identity(item)
         with self.opened(item) as file:
             indices, read = self._shot(file, rng)
             key = cache_key(identity, indices, self.size, self.crop)
@@ -110,10 +118,24 @@ class Clips(ItemSource):
 
     def as_validation(self) -> Any:
         """A copy that takes its items in order and its clips from the middle, where they would begin at random."""
-        held_out = copy.copy(self)
-        held_out.shuffle, held_out._orders = False, {}
+        held_out = self.copied()
+        held_out.shuffle = False
         held_out.start = "middle" if self.start == "random" else self.start
         return held_out
+
+    def copied(self, captioned: bool = True, size: int | Sequence[int] | None = None) -> Any:
+        """The same items once more, in an order of their own.
+
+        Args:
+            captioned: False neither looks for captions nor misses them: all are empty.
+            size: Another height and width; None keeps them.
+        """
+        other = copy.copy(self)
+        other._orders, other.captioned = {}, self.captioned and captioned
+        other.size = self.size if size is None else size_of(size)
+        if self._validation is not None:
+            other._validation = self._validation.copied(captioned, size)
+        return other
 
 
 def read_image(file: Path) -> np.ndarray:

@@ -14,7 +14,7 @@ from vidgen_core.data.latent_cache import file_identity
 from vidgen_core.data.listing import given_file, read_listing, text_of
 from vidgen_core.errors import BadRequest
 
-WHAT = "a folder, or a list: .txt (a path per line), .csv or .jsonl (with columns path and caption)"
+WHAT = "a folder, or a list: .txt (a path per line, or path|||caption), .csv or .jsonl (with columns path and caption)"
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,12 @@ class Folder(Clips):
         super().__init__(kind, frames, stride, fps, start, short, size, crop, shuffle)
         self.default = caption
         self.entries = read_entries("data.path", path, root, metadata, kind)
-        self._validation: Folder | None = None
         if validation is not None:
             self._validation = self.as_validation()
             self._validation.entries = read_entries("data.validation", validation, root, metadata, kind)
 
     def __len__(self) -> int:
         return len(self.entries)
-
-    def held_out(self) -> Folder | None:
-        return self._validation
 
     def name(self, item: int) -> str:
         return self.entries[item].name

@@ -15,6 +15,8 @@ from vidgen_core.prompts import is_writable
 PATHS = ("path", "file_name", "file", "video", "image", "name")
 CAPTIONS = ("caption", "text", "prompt")
 """Names of columns in common use; the first that a table has is taken."""
+BAR = "|||"
+"""Between the path and the caption of a line of text."""
 
 
 def given_file(key: str, value: str | None, what: str) -> Path:
@@ -57,7 +59,8 @@ def texts_of(value: Any, key: str, where: str) -> tuple[str, ...]:
 def read_listing(file: Path) -> list[tuple[str, str | None]]:
     """Paths as written, each with its caption where the table has one.
 
-    A ``.txt`` file has a path per line; a ``.csv`` file (with a header) or a ``.jsonl`` file has columns for both.
+    A ``.txt`` file has a path per line, or ``path|||caption``; a ``.csv`` file (with a header) or a ``.jsonl`` file has
+    columns for both.
     Raises BadRequest that names the file, and the line of the first mistake.
     """
     readers = {".txt": _read_txt, ".csv": _read_csv, ".jsonl": _read_jsonl}
@@ -70,7 +73,8 @@ def read_listing(file: Path) -> list[tuple[str, str | None]]:
 
 
 def _read_txt(file: Path) -> list[tuple[str, str | None]]:
-    return [(line, None) for _, line in lines_of(file)]
+    rows = [line.partition(BAR) for _, line in lines_of(file)]
+    return [(path.strip(), caption.strip() or None) for path, _, caption in rows]
 
 
 def _read_csv(file: Path) -> list[tuple[str, str | None]]:

@@ -53,6 +53,8 @@ class Batch:
     skipped: tuple[tuple[str, str], ...] = ()  # broken items that were replaced: name, reason
     timestep: int | None = None  # one for all samples, as in validation; None draws them
     memory: dict[str, Any] = field(default_factory=dict)  # method -> what it recalls here; set by its objective
+    part: str = ""  # the part of a mixture that it is from
+    told: tuple[str, ...] | None = None  # conditions that it is trained under, such as text; None: all there are
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -74,6 +76,7 @@ class Draw:
         rank: The process.
         progress: How much of the training is done, 0 to 1, for curricula.
         seed: The run's seed; validation has another.
+        samples: How many the whole step takes, over all processes and micro-batches.
     """
 
     numbers: tuple[int, ...]
@@ -82,6 +85,7 @@ class Draw:
     rank: int
     progress: float
     seed: int
+    samples: int = 1
 
     def rng(self, number: int, *purpose: str) -> np.random.Generator:
         """A generator for one sample, keyed by its number."""
@@ -122,7 +126,8 @@ def draw_of(
     So the samples of a step are the same however its global batch is cut into processes.
     """
     first = ((step * accumulation + micro) * processes + rank) * batch_size
-    return Draw(tuple(range(first, first + batch_size)), step, micro, rank, step / max(steps, 1), seed)
+    samples = accumulation * processes * batch_size
+    return Draw(tuple(range(first, first + batch_size)), step, micro, rank, step / max(steps, 1), seed, samples)
 
 
 def stack(samples: Sequence[Sample], name: str) -> Any:

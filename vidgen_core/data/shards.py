@@ -82,16 +82,12 @@ class Shards(Clips):
         super().__init__(kind, frames, stride, fps, start, short, size, crop, shuffle)
         self.default = caption
         self.samples = read_shards("data.path", path, kind)
-        self._validation: Shards | None = None
         if validation is not None:
             self._validation = self.as_validation()
             self._validation.samples = read_shards("data.validation", validation, kind)
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def held_out(self) -> Shards | None:
-        return self._validation
 
     def name(self, item: int) -> str:
         """``shard/key``."""

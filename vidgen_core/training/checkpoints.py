@@ -97,7 +97,9 @@ class Checkpoints:
     def load(self) -> int:
         """Restore the newest checkpoint; returns its step, 0 where there is none.
 
-        Raises BadRequest for one of another number of processes or samples, or of other parameters.
+        The processes may be another number, as long as a step has as many samples: they go on with the samples and the
+        noise that were due, but dropout is drawn for each process. Raises BadRequest for one of another number of
+        samples, or of other parameters.
         """
         folder = self._newest()
         if folder is None:
@@ -106,12 +108,7 @@ class Checkpoints:
         if state["samples"] != self.samples:
             raise BadRequest(
                 f"'{folder}' is of a training with {state['samples']} samples a step, this one has {self.samples}. "
-                "trainer.batch_size and trainer.accumulation may change as long as their product stays."
-            )
-        if state["processes"] != self.accelerator.num_processes:
-            raise BadRequest(
-                f"'{folder}' was written by {state['processes']} processes, this training has "
-                f"{self.accelerator.num_processes}. Start as many, so that it goes on exactly as it would have."
+                "trainer.batch_size, trainer.accumulation and the processes may change as long as their product stays."
             )
         self.accelerator.load_state(str(folder))
         if self.averaged is not None:

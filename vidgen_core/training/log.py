@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -13,6 +14,10 @@ from vidgen_core.training.disk import disk_explained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+NAMED = 8
+"""Samples that a message names."""
 
 
 class TrainingLog:
@@ -38,6 +43,7 @@ class TrainingLog:
         self._bar: Any = None
         self._task: Any = None
         self.skipped: dict[str, str] = {}  # items of the data that could not be used -> why
+        self.left_out = ""  # samples of the last step whose gradients were no numbers
         if not accelerator.is_main_process:
             return
         if self._skipped_file.is_file():
@@ -86,6 +92,22 @@ class TrainingLog:
                 with self._skipped_file.open("a") as file:  # every process reads other items; short lines do not mix
                     file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
                 self.say(f"skipped {len(self.skipped)}: {name} ({reason})")
+
+    def leave_out(self, step: int, samples: Sequence[str], certain: bool) -> None:
+        """Name the samples of a step whose gradients were no numbers, those of every process.
+
+        Args:
+            certain: Whether the loss of these samples was no number itself.
+        """
+        from accelerate.utils import gather_object
+
+        found = gather_object([(certain, name) for name in samples])
+        names = list(dict.fromkeys(name for sure, name in found if sure or not any(sure for sure, _ in found)))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        self.left_out = ", ".join(f"'{name}'" for name in names[:NAMED]) + more
+        # A gradient scaler finds its scale by trying: its steps are no news.
+        if self._accelerator.scaler is None or any(sure for sure, _ in found):
+            self.say(f"step {step} is left out, its gradients are NaN or infinite: {self.left_out}")
 
     def close(self) -> None:
         """Take the bar away and let the trackers finish."""

@@ -10,23 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel, UNet3DConditionModel
 from torch import Tensor, nn
 
 from vidgen_core import hookimpl
 from vidgen_core.data.sample import Batch, stack
+from vidgen_core.models import from_images
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.models.loading import load_component, resolve
-from vidgen_core.models.unet3d import load
 from vidgen_core.noise import seed_of
 from vidgen_core.run import Run, build_model
 from vidgen_core.training.denoising import Denoising
 from vidgen_moving_shapes.training.frame_heads import FrameHeads, PathHeads
-from vidgen_moving_shapes.training.fresh import fresh_weights
-from vidgen_moving_shapes.training.text import WIDTH
 
-HEAD_WIDTH = 16
-TEMPORAL_PARTS = ("temp_convs", "temp_attentions", "transformer_in")
 PURE_NOISE_SHARE, HIGH_NOISE_SHARE = 0.12, 0.43
 HIGH_NOISE = 800
 
@@ -51,8 +45,7 @@ class TextToVideo(Denoising):
         """The image model applied to every frame, with temporal layers that start as the identity."""
         if self.image_model is None:
             return build_model(run)
-        with fresh_weights(run.request.seed, "video"):
-            return inflated(self.image_model)
+        return from_images.load(self.image_model, seed=run.request.seed)
 
     @hookimpl
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
@@ -99,38 +92,3 @@ def mostly_noisy(batch: Batch, count: int) -> Tensor:
     drawn = np.where(part < PURE_NOISE_SHARE + HIGH_NOISE_SHARE, high, anywhere)
     drawn = np.where(part < PURE_NOISE_SHARE, count - 1, drawn)
     return torch.from_numpy(drawn.astype(np.int64).clip(0, count - 1))
-
-
-def inflated(image_model: str) -> Backbone:
-    """The backbone of a text-to-image folder with a video U-Net in the place of its U-Net."""
-    folder = resolve(image_model)
-    image_unet = load_component(UNet2DConditionModel, folder, "unet", torch.float32)
-    return load(folder, denoiser=build_unet(image_unet))
-
-
-def build_unet(image_unet: UNet2DConditionModel) -> UNet3DConditionModel:
-    """The image model applied to every frame: temporal layers start as the identity."""
-    unet = UNet3DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
-        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
-        block_out_channels=(64, 128),
-        layers_per_block=1,
-        norm_num_groups=16,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=HEAD_WIDTH,  # here the width of a head
-    )
-    missing, unexpected = unet.load_state_dict(image_unet.state_dict(), strict=False)
-    if unexpected or not all(is_temporal(name) for name in missing):
-        raise ValueError(f"the image model does not fit: missing {missing}, unexpected {unexpected}")
-    for name, weight in unet.named_parameters():
-        if is_temporal(name) and "proj_out" in name:
-            nn.init.zeros_(weight)
-    return unet
-
-
-def is_temporal(name: str) -> bool:
-    """Whether a parameter of the video U-Net has no counterpart in the image U-Net."""
-    return any(part in name for part in TEMPORAL_PARTS)

@@ -1,0 +1,154 @@
+"""Images and videos together: which kind of sample has which text, size and length, and what is wrong with files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from little_data import batch_draw, write_image, write_lines, write_video
+
+from vidgen_core.data.joint import SHARES, TOLD, from_files
+from vidgen_core.data.listing import read_listing
+from vidgen_core.data.mixture import Mixture
+from vidgen_core.data.sample import Batch
+from vidgen_core.errors import BadRequest, VidgenError
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two captioned images, a list of them, a folder of two videos, one of which has a caption."""
+    folder = tmp_path_factory.mktemp("files")
+    for place in range(2):
+        write_image(folder / f"images/{place}.png", grey=place)
+        write_video(folder / f"videos/{place}.mp4", height=32 + 16 * place)
+    (folder / "images.txt").write_text("images/0.png|||a grey picture\nimages/1.png ||| another, with: words\n")
+    (folder / "videos/0.txt").write_text("a video")
+    return folder
+
+
+def source(files: Path, **more: Any) -> Mixture:
+    return from_files(
+        **{"images": str(files / "images.txt"), "videos": str(files / "videos"), "size": 16, "frames": 4, **more}
+    )
+
+
+def first_of_each(mixed: Mixture, steps: int = 40) -> dict[str, Batch]:
+    batches: dict[str, Batch] = {}
+    for step in range(steps):
+        if mixed.shown(step) not in batches:
+            batches[mixed.shown(step)] = mixed.draw(batch_draw(step, step=step))
+    return batches
+
+
+def test_a_kind_has_the_conditions_and_the_frames_that_it_says(files: Path) -> None:
+    found = first_of_each(source(files, labelled_videos=str(files / "videos"), images_per_video=3))
+    assert {kind: batch.told for kind, batch in found.items()} == TOLD
+    assert {kind: (len(batch), batch.num_frames) for kind, batch in found.items()} == {
+        "text_to_image": (3, 1),
+        "image_to_image": (3, 1),
+        "image_to_video": (1, 4),
+        "text_image_to_video": (1, 4),
+    }
+
+
+def test_only_kinds_that_are_told_by_text_read_captions(files: Path) -> None:
+    found = first_of_each(source(files, labelled_videos=str(files / "videos")))
+    captions = {kind: {caption for s in batch.samples for caption in s.captions} for kind, batch in found.items()}
+    assert captions == {
+        "text_to_image": {"a grey picture", "another, with: words"},
+        "image_to_image": {""},
+        "image_to_video": {""},
+        "text_image_to_video": {"a video"},
+    }
+    assert (
+        found["text_image_to_video"].skipped == () or "it has no caption" in found["text_image_to_video"].skipped[0][1]
+    )
+
+
+def test_every_step_has_one_of_several_sizes(files: Path) -> None:
+    mixed = source(files, sizes=[[16, 24], [24, 16], 32], frames=2)
+    sizes = set()
+    for step in range(30):
+        batch = mixed.draw(batch_draw(2 * step, 2, step=step))
+        (size,) = {tuple(sample.frames.shape[-2:]) for sample in batch.samples}
+        sizes.add((batch.num_frames, size))
+    assert sizes == {(frames, size) for frames in (1, 2) for size in ((16, 24), (24, 16), (32, 32))}
+
+
+def test_a_kind_without_data_is_left_out(files: Path) -> None:
+    assert list(source(files).parts) == ["text_to_image", "image_to_image", "image_to_video"]
+    assert list(from_files(videos=str(files / "videos")).parts) == ["image_to_video"]
+    assert list(source(files, shares=SHARES | {"text_to_image": 0.0}).parts) == ["image_to_image", "image_to_video"]
+
+
+def test_what_is_held_out_has_the_same_kinds(files: Path) -> None:
+    held_out = source(files, validation_images=str(files / "images/")).held_out()
+    assert held_out is not None and list(held_out.parts) == ["text_to_image", "image_to_image"]
+    assert not held_out.parts["image_to_image"].source.captioned  # type: ignore[attr-defined]
+
+
+class TestWhatIsBroken:
+    def test_missing_images_are_named_and_replaced(self, files: Path) -> None:
+        file = files / "some_missing.txt"
+        file.write_text("images/0.png|||a picture\nimages/gone.png|||another\n")
+        batch = first_of_each(source(files, images=str(file), images_per_video=4))["text_to_image"]
+        assert [sample.captions for sample in batch.samples] == [("a picture",)] * 4
+        assert [name for name, _ in batch.skipped] == ["images/gone.png"] and "No such file" in batch.skipped[0][1]
+
+    def test_a_file_without_a_video_stream_is_named_and_replaced(self, files: Path) -> None:
+        import av
+
+        place = files / "sound"
+        write_video(place / "good.mp4")
+        with av.open(str(place / "sound.mp4"), "w") as container:
+            stream = container.add_stream("aac", rate=8000, layout="mono")
+            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+            frame.planes[0].update(bytes(4096))
+            frame.sample_rate = 8000
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        mixed = from_files(videos=str(place), frames=2, size=16)
+        batch = mixed.draw(batch_draw(0, 4))
+        assert {sample.name for sample in batch.samples} == {"good.mp4"}
+        assert [name for name, _ in batch.skipped] == ["sound.mp4"] and "no video" in batch.skipped[0][1]
+
+    def test_captions_that_are_needed_and_all_missing_end_the_training_by_name(self, files: Path) -> None:
+        mixed = source(files, images=str(files / "images"), shares=SHARES | {"image_to_image": 0.0})
+        with pytest.raises(
+            VidgenError, match=r"data of text_to_image: None of the 2 items .* 0.png: it has no caption"
+        ):
+            first_of_each(mixed)
+
+    def test_without_text_images_need_no_caption(self, files: Path) -> None:
+        mixed = source(files, images=str(files / "images"), shares=SHARES | {"text_to_image": 0.0})
+        assert first_of_each(mixed)["image_to_image"].skipped == ()
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({}, r"data.images=\.\.\. are captioned images, data.videos"),
+            ({"videos": "/nowhere"}, "data.videos=/nowhere does not exist"),
+            ({"images": "{}/videos"}, r"data.images=.*videos holds no images"),
+            ({"labelled_videos": "{}/nothing-*.tar"}, r"data.labelled_videos=.*nothing-\*.tar: there is no"),
+            ({"validation_images": "{}/images"}, "is given, but no data.images"),
+            ({"videos": "{}/videos", "validation_videos": "/nowhere"}, "data.validation_videos=/nowhere does not"),
+            ({"videos": "{}/videos", "shares": {"image_to_vide": 1}}, "Did you mean 'image_to_video'"),
+            ({"videos": "{}/videos", "sizes": 16}, "data.sizes=16 is no list of sizes"),
+            ({"videos": "{}/videos", "shares": {"image_to_video": 0}}, "of image_to_video none has a share above 0"),
+        ],
+    )
+    def test_a_mistake_is_one_paragraph_that_names_the_key(self, files: Path, given: Any, message: str) -> None:
+        if not given:
+            pass
+        elif "videos" not in given and "images" not in given and "labelled_videos" not in given:
+            given = given | {"videos": str(files / "videos")}
+        with pytest.raises(BadRequest, match=message):
+            from_files(**{k: v.format(files) if isinstance(v, str) else v for k, v in given.items()})
+
+
+def test_a_line_of_text_may_hold_a_caption(tmp_path: Path) -> None:
+    listing = write_lines(tmp_path / "list.txt", "a.mp4|||it goes, on: and on", "b c.mp4", "d.mp4|||")
+    assert read_listing(listing) == [("a.mp4", "it goes, on: and on"), ("b c.mp4", None), ("d.mp4", None)]

@@ -1,0 +1,118 @@
+"""Several sources as one: who is shown when, and that nothing is left out or shown twice."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from vidgen_core.data.mixture import BLOCK, Mixture, Part
+from vidgen_core.data.sample import Batch, Draw, Sample, draw_of
+from vidgen_core.errors import BadRequest, VidgenError
+
+
+class Numbers:
+    """A source whose samples say which number they were drawn by."""
+
+    cache = None
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 0
+
+    def held_out(self) -> None:
+        return None
+
+    def draw(self, draw: Draw) -> Batch:
+        if self.error:
+            raise self.error
+        return Batch([Sample(("",), (1,), name=str(number), number=number) for number in draw.numbers], draw)
+
+
+def mixture(**shares: float) -> Mixture:
+    return Mixture({name: Part(Numbers(), share, (name,)) for name, share in shares.items()})
+
+
+def draws(step: int, processes: int = 1, batch_size: int = 1, accumulation: int = 1) -> list[Draw]:
+    cut = {"processes": processes, "batch_size": batch_size, "accumulation": accumulation}
+    pairs = [(micro, rank) for micro in range(accumulation) for rank in range(processes)]
+    return [draw_of(step, micro, rank, steps=100, seed=0, **cut) for micro, rank in pairs]
+
+
+def seen(source: Mixture, steps: int, **cut: int) -> list[list[tuple[str, str, int]]]:
+    """Part, name and number of every sample of every step."""
+    batches = [[source.draw(draw) for draw in draws(step, **cut)] for step in range(steps)]
+    return [[(b.part, s.name, s.number) for b in step for s in b.samples] for step in batches]
+
+
+def test_steps_show_the_parts_in_their_shares_however_few_they_are() -> None:
+    source = mixture(images=1, videos=2, stories=1)
+    for first, steps in ((0, 40), (1000, 40), (0, 400)):
+        counts = Counter(source.shown(step) for step in range(first, first + steps))
+        assert counts == pytest.approx({"images": steps / 4, "videos": steps / 2, "stories": steps / 4}, abs=2)
+
+
+def test_every_part_shows_its_samples_one_after_the_other() -> None:
+    shown = [sample for step in seen(mixture(images=1, videos=3), 50, batch_size=2) for sample in step]
+    for part in ("images", "videos"):
+        names = [int(name) for kind, name, _ in shown if kind == part]
+        assert names == list(range(len(names)))
+    assert len({number for _, _, number in shown}) == len(shown)
+
+
+def test_a_step_is_the_same_however_it_is_cut() -> None:
+    whole = seen(mixture(images=1, videos=1), 12, batch_size=4)
+    assert seen(mixture(images=1, videos=1), 12, processes=2, batch_size=2) == whole
+    assert seen(mixture(images=1, videos=1), 12, processes=2, batch_size=1, accumulation=2) == whole
+
+
+def test_all_processes_of_a_step_show_one_part_with_its_conditions() -> None:
+    source = mixture(images=1, videos=1)
+    for step in range(8):
+        batches = [source.draw(draw) for draw in draws(step, processes=3)]
+        assert {(batch.part, batch.told) for batch in batches} == {(source.shown(step), (source.shown(step),))}
+
+
+def test_a_later_step_is_known_without_the_earlier_ones() -> None:
+    source, late = mixture(images=1, videos=2), BLOCK + 17
+    shown = Counter(source.shown(step) for step in range(late))
+    batch = pickle.loads(pickle.dumps(mixture(images=1, videos=2))).draw(draws(late)[0])
+    assert int(batch.samples[0].name) == shown[batch.part]
+
+
+def test_several_samples_may_stand_for_one() -> None:
+    parts = {"images": Part(Numbers(), times=3), "videos": Part(Numbers())}
+    shown = seen(Mixture(parts), 6, batch_size=2)
+    assert {step[0][0]: len(step) for step in shown} == {"images": 6, "videos": 2}
+    numbers = [number for step in shown for _, _, number in step]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_part_that_cannot_be_read_is_named() -> None:
+    broken = VidgenError("None of the 3 items of the data can be used.")
+    with pytest.raises(VidgenError, match="The data of images: None of the 3 items"):
+        Mixture({"images": Part(Numbers(broken))}).draw(draws(0)[0])
+
+
+def test_a_part_without_a_share_is_left_out_and_none_at_all_is_refused() -> None:
+    assert list(mixture(images=0, videos=1).parts) == ["videos"]
+    with pytest.raises(BadRequest, match="of images none has a share above 0"):
+        mixture(images=0)
+    with pytest.raises(BadRequest, match="'images' has share -1"):
+        mixture(images=-1, videos=1)
+
+
+def test_what_parts_hold_out_is_mixed_in_the_same_shares() -> None:
+    class WithHeldOut(Numbers):
+        def held_out(self) -> Numbers:  # type: ignore[override]
+            return Numbers()
+
+    both = Mixture({"images": Part(WithHeldOut(), 3), "videos": Part(Numbers())})
+    held_out = both.held_out()
+    assert held_out is not None and list(held_out.parts) == ["images"]
+    assert mixture(images=1).held_out() is None
+    assert replace(both.parts["images"], source=held_out.parts["images"].source) == held_out.parts["images"]

@@ -1,0 +1,277 @@
+"""TF-T2V trained on images and videos together: what a kind of sample is told, what it trains, and that it goes on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from vidgen_moving_shapes.training.joint import painted
+from vidgen_tf_t2v.dropping import Dropping
+from vidgen_tf_t2v.method import DENOISER, TFT2V
+
+from vidgen_core import hookimpl
+from vidgen_core import train as loop
+from vidgen_core.cli import main
+from vidgen_core.config import Composed, compose
+from vidgen_core.data.joint import SHARES, TOLD
+from vidgen_core.data.sample import Batch, Draw
+from vidgen_core.models import tiny
+from vidgen_core.models.from_images import is_over_time
+from vidgen_core.run import Run, Window, opened
+from vidgen_core.testing import make_run, request
+from vidgen_core.training.denoising import request_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+from trainings import curve, interrupt_after, last, same
+
+CLIP = "pkg://vidgen_moving_shapes/weights/clip"
+SETTINGS = {"tuned": None, "weights": {}, "model": {"untrained": True, "image_encoder": CLIP}}
+KEPT = {"drop": 0.0, "drop_all": 0.0, "drop_to_negative": 0.0}
+
+
+def batch_of(kind: str, samples: int = 2, **more: Any) -> Batch:
+    mixed = painted(labelled_videos=None, frames=2, shares={kind: 1.0}, images_per_video=1, **more)
+    return mixed.draw(Draw(tuple(range(samples)), 0, 0, 0, 0.0, 0, samples))
+
+
+def asked(out: Path, *more: str) -> list[str]:
+    """A training of the tiny model on painted images and videos, with everything random in it."""
+    own = {
+        "method": "tf_t2v",
+        "model": "tiny",
+        "data": "moving_shapes_joint",
+        "data.labelled_videos": 8,
+        "data.frames": 2,
+        "data.images_per_video": 2,
+        "trainer.max_steps": 6,
+        "trainer.workers": 0,
+        "trainer.log_every": 1,
+        "trainer.checkpoint_every": 2,
+        "trainer.ema": 0.9,
+        "trainer.learning_rate": "1e-3",
+        "output.dir": out,
+    }
+    given = {argument.partition("=")[0] for argument in more}
+    return [*(f"{key}={value}" for key, value in own.items() if key not in given), *more]
+
+
+def composed(out: Path, *more: str) -> Composed:
+    return compose(asked(out, *more), entry="train")
+
+
+# --------------------------------------------------------------------------------------------- what a sample is told
+
+
+class Slots:
+    """What the network reads in both slots of every sample of a batch, (B, tokens, D)."""
+
+    def __init__(self, batch: Batch, **options: Any) -> None:
+        self.method = TFT2V(**{**KEPT, **options})
+        run = make_run(request(), {"tf_t2v": self.method}, SETTINGS)
+        with opened(run, tiny.build()), torch.no_grad():
+            run.batch = batch
+            run.request = request_of(run, batch, [False] * len(batch))
+            window = run.conditioned(Window(range(batch.num_frames), range(batch.num_frames)))
+            cond = window.condition["text"].cond
+            rows = cond.index[:, 0]
+            self.text = cond.embeds[rows]
+            self.image = cond.tokens["tf_t2v"][rows] if "tf_t2v" in cond.tokens else None
+            self.captions = run.backbone.encode_text([c for s in batch.samples for c in s.captions])
+            self.empty = run.backbone.encode_text([""])
+
+
+class TestWhatASampleIsTold:
+    def test_an_image_by_its_caption_has_no_image_tokens(self) -> None:
+        slots = Slots(batch_of("text_to_image"))
+        assert slots.image is None and torch.equal(slots.text, slots.captions)
+
+    @pytest.mark.parametrize("kind", ["image_to_image", "image_to_video"])
+    def test_what_is_told_by_an_image_reads_the_negative_prompt_beside_it(self, kind: str) -> None:
+        slots = Slots(batch_of(kind))
+        assert slots.image is not None and slots.image.abs().amin(dim=(1, 2)).shape == (2,)
+        assert torch.equal(slots.text, slots.empty.expand_as(slots.text))
+
+    def test_a_captioned_video_is_told_by_both(self) -> None:
+        slots = Slots(batch_of("text_image_to_video"))
+        assert slots.image is not None and torch.equal(slots.text, slots.captions)
+
+    def test_a_missing_text_can_be_zeros_and_a_missing_image_the_empty_one(self) -> None:
+        assert not Slots(batch_of("image_to_video"), no_text="zero_tokens").text.any()
+        zeros = Slots(batch_of("text_to_image"), no_image="zero_tokens").image
+        assert zeros is not None and not zeros.any()
+
+    def test_what_is_dropped_is_zeros_in_both_slots(self) -> None:
+        slots = Slots(batch_of("text_image_to_video"), drop_all=1.0)
+        assert slots.image is not None and not slots.text.any() and not slots.image.any()
+
+    def test_a_sample_loses_its_own_conditions_alone(self) -> None:
+        batch = batch_of("text_image_to_video", samples=12)
+        whole, some = Slots(batch, drop_none=0.0), Slots(batch, drop=0.5, drop_none=0.0)
+        for part in ("text", "image"):
+            before, after = getattr(whole, part), getattr(some, part)
+            lost = torch.tensor([not row.any() for row in after])
+            assert 0 < lost.sum() < len(lost)
+            assert torch.equal(after[~lost], before[~lost])
+
+    def test_captions_can_give_way_to_the_negative_prompt(self) -> None:
+        slots = Slots(batch_of("text_to_image"), drop_to_negative=1.0)
+        assert torch.equal(slots.text, slots.empty.expand_as(slots.text))
+
+    def test_validation_drops_nothing(self) -> None:
+        batch = batch_of("text_image_to_video")
+        batch.timestep = 500
+        slots = Slots(batch, drop_all=1.0, drop_to_negative=1.0)
+        assert torch.equal(slots.text, slots.captions)
+
+
+class TestDropping:
+    def shares(self, dropping: Dropping, samples: int = 4000) -> dict[str, float]:
+        batch = Batch(batch_of("text_to_image").samples * (samples // 2), Draw((0,), 0, 0, 0, 0.0, 0))
+        for number, sample in enumerate(samples_of(batch)):
+            sample.number = number
+        text, image = (dropping.kept(batch, name) for name in ("text", "image"))
+        both = {"all": text & image, "none": ~text & ~image, "text": text}
+        return {name: float(kept.float().mean()) for name, kept in both.items()}
+
+    def test_conditions_go_missing_by_themselves_and_together(self) -> None:
+        found = self.shares(Dropping(each=0.4, everything=0.1, nothing=0.1))
+        expected = {"all": 0.1 + 0.8 * 0.36, "none": 0.1 + 0.8 * 0.16, "text": 0.1 + 0.8 * 0.6}
+        assert found == pytest.approx(expected, abs=0.03)
+
+    def test_the_shares_may_be_nothing_or_everything(self) -> None:
+        assert self.shares(Dropping(0.0, 0.0, 0.0), 20)["all"] == 1
+        assert self.shares(Dropping(0.0, 1.0, 0.0), 20)["none"] == 1
+        assert self.shares(Dropping(1.0, 0.0, 1.0), 20)["all"] == 1
+
+
+def samples_of(batch: Batch) -> list[Any]:
+    """The samples, made distinct objects."""
+    import copy
+
+    batch.samples = [copy.copy(sample) for sample in batch.samples]
+    return batch.samples
+
+
+# ------------------------------------------------------------------------------------------------------ the training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("joint") / "run"
+    loop.train(composed(out))
+    return out
+
+
+class TestTraining:
+    def test_every_kind_has_its_turn_and_its_own_curve(self, trained: Path) -> None:
+        lines = curve(trained)
+        shown = [name.removeprefix("loss ") for line in lines for name in line if name.startswith("loss ")]
+        assert len(shown) == len(lines) == 6 and set(shown) == set(TOLD)
+        for line, kind in zip(lines, shown, strict=True):
+            assert ("coherence" in line) == kind.endswith("video")
+            assert line["loss"] == line[f"loss {kind}"] > 0
+
+    def test_an_image_changes_the_spatial_layers_alone(self, tmp_path: Path) -> None:
+        moved = changed(tmp_path, "text_to_image")
+        assert not any(is_over_time(name) for name in moved) and "denoiser.conv_in.weight" in moved
+        assert not any(name.startswith("image.") for name in moved)
+
+    def test_a_video_without_text_changes_everything(self, tmp_path: Path) -> None:
+        moved = changed(tmp_path, "image_to_video")
+        assert any(is_over_time(name) for name in moved) and "denoiser.conv_in.weight" in moved
+        assert any(name.startswith("image.") for name in moved)
+
+    def test_interrupted_and_resumed_it_is_bit_for_bit_the_same(self, trained: Path, tmp_path: Path) -> None:
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(loop, "optimise", interrupt_after(3))
+            loop.train(composed(tmp_path / "run"))
+        torch.rand(7)  # the state of the generator must not matter
+        loop.train(composed(tmp_path / "run", "resume=true"))
+        for file in ("trained.safetensors", "averaged.safetensors"):
+            assert same(last(tmp_path / "run", file), last(trained, file))
+        assert curve(tmp_path / "run") == curve(trained)
+
+    @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+    def test_noise_and_velocity_train_from_the_pure_noise_of_zero_terminal_snr(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = {**tiny.SCHEDULER, "prediction_type": kind, "rescale_betas_zero_snr": kind == "v_prediction"}
+        monkeypatch.setattr(tiny, "SCHEDULER", config)
+        more = ("trainer.validate_every=2", "trainer.validation_timesteps=[999]", "trainer.validation_samples=2")
+        loop.train(composed(tmp_path / "run", "trainer.max_steps=2", *more))
+        numbers = [line["validation_t999"] for line in curve(tmp_path / "run") if "validation_t999" in line]
+        assert numbers and all(number is not None and 0 < number < 100 for number in numbers)
+
+    def test_checkpointing_changes_no_number(self, trained: Path, tmp_path: Path) -> None:
+        loop.train(composed(tmp_path / "run", "trainer.gradient_checkpointing=true"))
+        whole = load_file(trained / "methods/tf_t2v.safetensors")
+        again = load_file(tmp_path / "run/methods/tf_t2v.safetensors")
+        assert all(torch.allclose(again[name], tensor, atol=1e-6) for name, tensor in whole.items())
+
+    def test_the_image_model_of_moving_shapes_is_where_it_begins(self, tmp_path: Path) -> None:
+        small = ("trainer.max_steps=1", "data.images_per_video=1", "trainer.batch_size=1", "data.frames=2")
+        loop.train(composed(tmp_path / "run", "model=moving_shapes_start", *small))
+        asked = ["method=tf_t2v", f"tuned={tmp_path / 'run'}", "prompt=a red circle", "num_inference_steps=1"]
+        assert main([*asked, "num_frames=2", f"output.dir={tmp_path / 'video'}"]) == 0
+
+
+def changed(out: Path, kind: str) -> set[str]:
+    """What one step on samples of a kind changes."""
+    shares = [f"data.shares.{name}={float(name == kind)}" for name in SHARES]
+    more = ("trainer.max_steps=1", "trainer.ema=0", "trainer.gradient_checkpointing=false", *KEPT_OPTIONS)
+    loop.train(composed(out / "run", *shares, *more))
+    fresh = composed(out / "none", *shares)
+    run: Run = Run(fresh.request, fresh.config, loop.training_moments(fresh))
+    with opened(run, tiny.build()) as _:
+        before: dict[str, Tensor] = {f"{DENOISER}{n}": p for n, p in run.backbone.denoiser.named_parameters()}
+        before |= dict(run.backbone.methods["tf_t2v"].named_parameters())
+        after = load_file(out / "run/methods/tf_t2v.safetensors")
+        return {name for name, tensor in after.items() if not torch.equal(tensor, before[name].detach())}
+
+
+KEPT_OPTIONS = tuple(f"tf_t2v.{name}={value}" for name, value in KEPT.items())
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def failed(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
+    assert main(["train", *arguments]) == code
+    return " ".join(capsys.readouterr().err.split())
+
+
+class TestBadInput:
+    def test_without_data_it_is_told_what_to_give(self, tmp_path: Path, capsys: Any) -> None:
+        said = failed(capsys, 2, "method=tf_t2v", "model=tiny", f"output.dir={tmp_path / 'run'}")
+        assert "data.images=... are captioned images, data.videos=... videos whose captions are not read" in said
+
+    def test_weights_of_another_model_are_refused(self, trained: Path, tmp_path: Path, capsys: Any) -> None:
+        wrong = f"weights={Path(CLIP_FILE)}"
+        said = failed(capsys, 2, *asked(tmp_path / "run", wrong))
+        assert "clip/model.safetensors" in said and "text_model" in said
+
+    def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last_checkpoint(
+        self, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = TFT2V.losses
+
+        @hookimpl
+        def broken(self: TFT2V, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
+            found = whole(self, run, batch, prediction)
+            return {name: term * float("nan") for name, term in found.items()} if batch.draw.step > 2 else found
+
+        monkeypatch.setattr(TFT2V, "losses", broken)
+        only = [f"data.shares.{name}={float(name == 'image_to_video')}" for name in SHARES]
+        more = ("trainer.nonfinite_limit=1", *only)
+        said = failed(capsys, 1, *asked(tmp_path / "run", *more))
+        assert "step 4 is left out, its gradients are NaN or infinite: 'a " in said
+        assert "2 steps in a row, the last of them step 5 with 'a " in said and "The last checkpoint is in" in said
+        assert all(tensor.isfinite().all() for tensor in last(tmp_path / "run").values())
+
+
+CLIP_FILE = Path(__file__).parents[2] / "plugins/vidgen_moving_shapes/weights/clip/model.safetensors"

@@ -1,0 +1,131 @@
+"""Images and videos trained together: the kinds of samples that one network can learn from, with and without text.
+
+A kind says what a sample shows and under which conditions: an image may be told by its caption or by itself, a video
+without a caption by an image of it, a captioned one by both. Each step shows one kind (``mixture``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidgen_core.data.clips import Clips
+from vidgen_core.data.folder import Folder
+from vidgen_core.data.mixture import Mixture, Part
+from vidgen_core.data.sample import Source
+from vidgen_core.data.shards import Shards
+from vidgen_core.errors import BadRequest, nearest
+
+TOLD = {
+    "text_to_image": ("text",),
+    "image_to_image": ("image",),
+    "image_to_video": ("image",),
+    "text_image_to_video": ("text", "image"),
+}
+"""Kind -> the conditions that its samples are trained under."""
+
+NEEDED = {
+    "text_to_image": "images",
+    "image_to_image": "images",
+    "image_to_video": "videos",
+    "text_image_to_video": "labelled_videos",
+}
+"""Kind -> the key of the data that it shows."""
+
+SHARES = {"text_to_image": 0.5, "image_to_image": 0.5, "image_to_video": 1.0, "text_image_to_video": 1.0}
+"""Kind -> how often steps show it, relative to the others: images as often as videos without text."""
+
+
+def joined(sources: Mapping[str, Sequence[Source]], shares: Mapping[str, float], images_per_video: int) -> Mixture:
+    """The kinds as one source, of which every step shows one.
+
+    Args:
+        sources: Kind -> where its samples come from; several, such as sizes of the same, take turns.
+        shares: Kind -> how often steps show it, relative to the others.
+        images_per_video: Images that stand for one of ``trainer.batch_size``.
+
+    Raises:
+        BadRequest: an unknown kind, or nothing is left.
+    """
+    for kind in shares:
+        if kind not in TOLD:
+            raise BadRequest(f"data.shares.{kind}: there is no such kind.{nearest(kind, TOLD)}")
+    parts = {}
+    for kind, several in sources.items():
+        times = images_per_video if kind.endswith("image") else 1
+        for place, source in enumerate(several):
+            name = kind if len(several) == 1 else f"{kind} {place + 1}"
+            parts[name] = Part(source, shares.get(kind, 0.0) / len(several), TOLD[kind], times)
+    return Mixture(parts)
+
+
+def from_files(
+    images: str | None = None,
+    videos: str | None = None,
+    labelled_videos: str | None = None,
+    validation_images: str | None = None,
+    validation_videos: str | None = None,
+    validation_labelled_videos: str | None = None,
+    frames: int = 16,
+    stride: int = 1,
+    fps: float | None = None,
+    start: str = "random",
+    short: str = "skip",
+    size: int | Sequence[int] = 256,
+    sizes: Sequence[int | Sequence[int]] | None = None,
+    crop: str = "resize_center",
+    shuffle: bool = True,
+    shares: Mapping[str, float] = SHARES,
+    images_per_video: int = 8,
+) -> Mixture:
+    """Images, videos whose captions nobody reads, and captioned videos, each a folder, a list or WebDataset shards.
+
+    Args:
+        validation_images, validation_videos, validation_labelled_videos: The same, held out for validation.
+        sizes: Several sizes; every step has one of them. None: all have ``size``.
+        shares, images_per_video: As for ``joined``; a kind without data is left out.
+
+    The others are those of ``Clips``.
+
+    Raises:
+        BadRequest: nothing is given, or what is given is not what it should be.
+    """
+    given = {"images": images, "videos": videos, "labelled_videos": labelled_videos}
+    held_out = {
+        "images": validation_images,
+        "videos": validation_videos,
+        "labelled_videos": validation_labelled_videos,
+    }
+    if not any(given.values()):
+        raise BadRequest(
+            "The data is not given: data.images=... are captioned images, data.videos=... videos whose captions are "
+            "not read, and data.labelled_videos=... captioned videos; one of them will do. Each is a folder, a list or "
+            "WebDataset shards."
+        )
+    if sizes is not None and (isinstance(sizes, (int, str)) or not sizes):
+        raise BadRequest(f"data.sizes={sizes} is no list of sizes. Write data.sizes=[[256,448],[448,256]].")
+    how = {"frames": frames, "stride": stride, "fps": fps, "start": start, "short": short, "size": size, "crop": crop}
+    opened = {}
+    for key, path in given.items():
+        if path:
+            opened[key] = _opened(key, path, held_out[key], **how, shuffle=shuffle)
+        elif held_out[key]:
+            raise BadRequest(f"data.validation_{key}={held_out[key]} is given, but no data.{key}. Give both.")
+    sources = {
+        kind: [opened[key].copied("text" in TOLD[kind], each) for each in sizes or [size]]
+        for kind, key in NEEDED.items()
+        if key in opened
+    }
+    return joined(sources, shares, images_per_video)
+
+
+def _opened(key: str, path: str, validation: str | None, **how: Any) -> Clips:
+    place = Path(path).expanduser()
+    packed = path.endswith(".tar") or (place.is_dir() and any(place.glob("*.tar")))
+    kind = "images" if key == "images" else "videos"
+    try:
+        return (Shards if packed else Folder)(path=path, validation=validation, kind=kind, **how)
+    except BadRequest as error:  # these sources call their keys otherwise
+        said = str(error).replace("data.path", f"data.{key}").replace("data.validation", f"data.validation_{key}")
+        raise BadRequest(said) from error
