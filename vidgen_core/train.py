@@ -101,9 +101,9 @@ def train(composed: Composed) -> list[Path]:
             bad = 0 if math.isfinite(numbers["grad_norm"]) else bad + 1
             if bad > options["nonfinite_limit"]:
                 raise VidgenError(
-                    f"The gradients were NaN or infinite in {bad} steps in a row, the last of them step {step + 1} with "
-                    f"{log.left_out}; none changed the weights. The last checkpoint is in '{checkpoints.folder}'. Lower "
-                    "trainer.learning_rate or use trainer.mixed_precision=bf16 or no."
+                    f"The gradients were NaN or infinite in {bad} steps in a row, the last of them step {step + 1} "
+                    f"with {log.left_out}; none changed the weights. The last checkpoint is in "
+                    f"'{checkpoints.folder}'. Lower trainer.learning_rate or use trainer.mixed_precision=bf16 or no."
                 )
             if averaged is not None and not bad:
                 averaged.step(list(learner.trainables.values()))
@@ -146,8 +146,7 @@ def optimise(
     options = config["trainer"]
     micros = options["accumulation"]
     sums: dict[str, Tensor] = {}
-    seen: list[Batch] = []
-    broken: list[Batch] = []  # whose own loss is no number
+    seen: list[tuple[list[str], Tensor]] = []  # of each micro-batch, its samples and its loss
     for micro in range(micros):
         batch = next(batches)
         log.skip(batch.skipped)
@@ -155,22 +154,22 @@ def optimise(
         torch.manual_seed(seed_of(config["seed"], "step", step, micro, accelerator.process_index))
         with nullcontext() if micro + 1 == micros else accelerator.no_sync(learner):
             terms = learner(batch)
-            accelerator.backward(torch.stack(list(terms.values())).sum() / micros)
+            total = torch.stack(list(terms.values())).sum()
+            accelerator.backward(total / micros)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.detach().float() / micros
-        seen.append(batch)
-        broken += [batch] if not all(bool(term.isfinite()) for term in terms.values()) else []
+        seen.append(([sample.name for sample in batch.samples], total.detach()))
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = accelerator.clip_grad_norm_(parameters, options["max_grad_norm"] or math.inf)
     # Under a gradient scaler the optimiser itself leaves a step out and lowers the scale.
     if torch.isfinite(norm) or accelerator.scaler is not None:
         optimiser.step()
     if not torch.isfinite(norm):
-        log.leave_out(step + 1, [sample.name for batch in broken or seen for sample in batch.samples], bool(broken))
+        log.leave_out(step + 1, [(name, not total.isfinite()) for names, total in seen for name in names])
     optimiser.zero_grad(set_to_none=True)
     means = {name: float(accelerator.reduce(term, "mean")) for name, term in sums.items()}
     loss = sum(means.values())
-    parts = {f"loss {batch.part}": loss for batch in seen[:1] if batch.part}
+    parts = {f"loss {batch.part}": loss} if batch.part else {}
     return {"loss": loss, **parts, **means, "grad_norm": float(norm)}
 
 

@@ -1,4 +1,4 @@
-"""A text-to-video network that begins as an image model: its spatial layers, and layers over time that do nothing yet."""
+"""A text-to-video network that begins as an image model: its layers, and new ones over time that do nothing yet."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def over_frames(images: Any, source: str) -> Any:
     widths = {width / count for count, width in crossing}
     if len(widths) != 1 or not config.use_linear_projection:
         raise BadRequest(
-            f"'{source}' cannot become a video network of the stock kind: its heads must be equally wide on every level "
-            "and its projections linear, as those of Stable Diffusion 2 are."
+            f"'{source}' cannot become a video network of the stock kind: its heads must be equally wide on every "
+            "level and its projections linear, as those of Stable Diffusion 2 are."
         )
     unet = UNet3DConditionModel(
         sample_size=config.sample_size,

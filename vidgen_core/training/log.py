@@ -93,20 +93,22 @@ class TrainingLog:
                     file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
                 self.say(f"skipped {len(self.skipped)}: {name} ({reason})")
 
-    def leave_out(self, step: int, samples: Sequence[str], certain: bool) -> None:
+    def leave_out(self, step: int, samples: Sequence[tuple[str, bool]]) -> None:
         """Name the samples of a step whose gradients were no numbers, those of every process.
 
         Args:
-            certain: Whether the loss of these samples was no number itself.
+            samples: Of this process: the name, and whether the loss that it is part of was no number itself. Where
+                some were, the others are not named.
         """
         from accelerate.utils import gather_object
 
-        found = gather_object([(certain, name) for name in samples])
-        names = list(dict.fromkeys(name for sure, name in found if sure or not any(sure for sure, _ in found)))
+        found = gather_object([(bool(broken), name) for name, broken in samples])
+        certain = [name for broken, name in found if broken]
+        names = list(dict.fromkeys(certain or [name for _, name in found]))
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         self.left_out = ", ".join(f"'{name}'" for name in names[:NAMED]) + more
         # A gradient scaler finds its scale by trying: its steps are no news.
-        if self._accelerator.scaler is None or any(sure for sure, _ in found):
+        if self._accelerator.scaler is None or certain:
             self.say(f"step {step} is left out, its gradients are NaN or infinite: {self.left_out}")
 
     def close(self) -> None:

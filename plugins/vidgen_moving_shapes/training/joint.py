@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from vidgen_core.data.joint import SHARES, joined
+from vidgen_core.data.latent_cache import LatentCache
 from vidgen_core.data.mixture import Mixture
-from vidgen_core.data.sample import Batch, Draw, Sample
+from vidgen_core.data.sample import Batch, Draw, Sample, Source
 from vidgen_moving_shapes.captions import clip_caption, image_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene
@@ -28,7 +29,7 @@ class Paintings:
         depth: Whether samples carry the exact ``depth`` (F, 1, CANVAS, CANVAS), near is 0.8 and far 0.1.
     """
 
-    cache = None
+    cache: LatentCache | None = None
 
     def __init__(
         self,
@@ -114,5 +115,5 @@ def painted(
         "image_to_video": ("videos", Paintings(clip, videos, False)),
         "text_image_to_video": ("labelled_videos", Paintings(clip, labelled_videos, True)),
     }
-    kept = {kind: [source] for kind, (key, source) in sources.items() if counts[key] != 0}
+    kept: dict[str, list[Source]] = {kind: [source] for kind, (key, source) in sources.items() if counts[key] != 0}
     return joined(kept, shares, images_per_video)
