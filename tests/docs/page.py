@@ -2,11 +2,13 @@
 
 A comment of Markdown above a block, which no reader sees, says what its language does not::
 
-    <!-- run: model=tiny num_inference_steps=1 -->   its commands really run, with these keys added or put in the place
-                                                     of those written; without the mark they are composed only
-    <!-- given: clip.mp4 videos/ -->                 small stand-ins of these files and folders are there
-    <!-- refused -->                                 its commands, or its Python, are bad requests
-    <!-- file: scenes.txt -->                        the block is that file; a first line `# idea.py` says so as well
+    <!-- run: model=tiny num_inference_steps=1 -->  its commands really run, with these keys added or in the place of
+                                                    those written; without the mark they are composed only
+    <!-- given: clip.mp4 videos -->                 small stand-ins of these files and folders are there
+    <!-- method: num_inference_steps=1 -->          the classes that it defines are methods: each makes a video on the
+                                                    tiny model with these keys or, after `train`, is trained
+    <!-- refused -->                                its commands, or its Python, are bad requests
+    <!-- file: scenes.txt -->                       it is that file; a first line `# idea.py` says so as well
 
 A block of commands has no language or ``bash``. A ``text`` block is what the commands before it print, among other
 lines; a line ``...`` stands for any.
@@ -21,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MARKS = ("run", "given", "refused", "file")
+MARKS = ("run", "given", "method", "refused", "file")
 
 _MARK = re.compile(r"<!-- (\w+)(?:: (.*))? -->")
 _FILE = re.compile(r"# ([\w./-]+\.\w+)")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module, invalidate_caches
+from inspect import isclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from page import ROOT, Block
 from vidgen_core import cli
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
+from vidgen_core.hookspecs import kinds
 
 AS_WRITTEN = ("list", "show", "explain", "new", "convert", "replay", "doctor")
 """Verbs that are quick on what a page gives them, and so are run as they stand."""
@@ -90,8 +92,24 @@ class Reader:
             with pytest.raises(BadRequest) as refusal:
                 exec(code, self.names)
             print(refusal.value)
-        else:
-            exec(code, self.names)
+            return
+        before = set(self.names)
+        exec(code, self.names)
+        if "method" in block.marks:
+            made = [self.names[name] for name in self.names.keys() - before]
+            methods = [kind for kind in made if isclass(kind) and any(hasattr(kind, hook) for hook in kinds())]
+            assert methods, "the block defines no method"
+            for method in methods:
+                self.try_method(method(), block.marks["method"].split())
+
+    def try_method(self, method: object, keys: list[str]) -> None:
+        """A video, or a training, of one method on the tiny model."""
+        from vidgen_core.commands import generate, train
+
+        trains = keys[:1] == ["train"]
+        values = {"method": [method], "model": "tiny"}
+        composed = compose(keys[trains:], values, entry="train" if trains else "config")
+        (train if trains else generate).run(composed)
 
     # -------------------------------------------------------------------------------------------- commands
 
