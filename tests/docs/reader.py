@@ -23,7 +23,7 @@ from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.hookspecs import kinds
 
-AS_WRITTEN = ("list", "show", "explain", "new", "convert", "replay", "doctor")
+AS_WRITTEN = ("list", "show", "explain", "new", "convert", "replay", "matrix", "doctor")
 """Verbs that are quick on what a page gives them, and so are run as they stand."""
 
 OF_TRAINING = ("trainer", "data", "objective")
