@@ -236,20 +236,17 @@ def changed(verb: str, arguments: Sequence[str], keys: Sequence[str]) -> list[st
 
 
 def evaluation_composed(arguments: Sequence[str]) -> int:
-    """Compose an evaluation, and a command of each row; the exit code."""
-    from vidgen_core.evaluation import comparison, edits
+    """Compose an evaluation, and the command of each row; the exit code."""
+    from vidgen_core.evaluation.comparison import read_stories
     from vidgen_core.evaluation.config import compose_evaluation
+    from vidgen_core.evaluation.trainings import rows_of
 
     try:
         evaluation = compose_evaluation(arguments)
-        if "clips" in evaluation.config:
-            clips = edits.read_clips(evaluation, Path("composed"))
-            for tuning in edits.tunings_of(evaluation, clips, Path("composed"))[:1]:
-                edits.command(tuning, [])
-        elif evaluation.experiment:
-            parts = comparison.parts_of(evaluation, comparison.read_stories(evaluation), Path("composed"))
-            for part in {part.row: part for part in parts}.values():
-                comparison.command(part, evaluation, Path("composed"))
+        if evaluation.experiment:
+            rows_of(evaluation)
+        if "stories" in evaluation.config:
+            read_stories(evaluation)
     except BadRequest as error:
         print(error, file=sys.stderr)
         return 2
