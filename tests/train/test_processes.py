@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from trainings import arguments, curve, last, numbers, same
+
+from vidgen_core.config import compose
+from vidgen_core.train import train
 
 HERE = Path(__file__).parent
 
@@ -57,3 +61,22 @@ def test_two_processes_resumed_equal_two_straight(two: tuple[Path, str], stories
     for file in ("trained.safetensors", "averaged.safetensors"):
         assert same(last(out, file), last(two[0], file))
     assert curve(out) == curve(two[0])
+
+
+JOINT = (
+    *("method=tf_t2v", "model=tiny", "data=moving_shapes_joint", "data.frames=2", "data.images_per_video=2"),
+    *("trainer.max_steps=10", "trainer.workers=0", "trainer.log_every=1", "trainer.checkpoint_every=5"),
+    *("trainer.learning_rate=1e-3", "trainer.ema=0.9", "trainer.dropout=0"),
+)
+
+
+def test_images_and_videos_give_one_curve_begun_by_two_processes_and_ended_by_one(tmp_path: Path) -> None:
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    assert "interrupted" in launch(2, 5, *JOINT, f"output.dir={shared}")
+    one = (*JOINT, "trainer.batch_size=2")
+    train(compose([*one, f"output.dir={shared}", "resume=true"], entry="train"))
+    train(compose([*one, f"output.dir={alone}"], entry="train"))
+    mixed, whole = curve(shared), curve(alone)
+    assert [sorted(line) for line in mixed] == [sorted(line) for line in whole]  # the same kind in every step
+    assert numbers(mixed, "loss") == pytest.approx(numbers(whole, "loss"), rel=2e-4)
+    assert json.loads((shared / "checkpoints/step_00000005/state.json").read_text())["processes"] == 2
