@@ -68,25 +68,41 @@ class MapEncoder(nn.Module):
         self.conv_out = nn.Conv2d(hidden, channels, 3, stride=2, padding=1)
         self.over_time = nn.ModuleList(OverTime(channels, heads) for _ in range(layers))
 
-    def forward(self, maps: Tensor, size: tuple[int, int], attend: Attend) -> Tensor:
+    def forward(self, maps: Tensor, size: tuple[int, int], attend: Attend, over_time: bool = True) -> Tensor:
         """(N, C, F, h, w) from maps (N, c, F, H, W) of any size.
 
         Args:
             size: h and w; the maps are pooled to what two halvings bring there.
+            over_time: False leaves out the layers over time: images must not teach them.
         """
         videos = len(maps)
         x = F.silu(self.conv_in(maps.transpose(1, 2).flatten(0, 1)))
         x = F.adaptive_avg_pool2d(x, (4 * size[0], 4 * size[1]))
         x = self.conv_out(F.silu(self.conv_mid(x)))
         cells = x.unflatten(0, (videos, -1)).permute(0, 3, 4, 1, 2).flatten(0, 2)  # (N h w) F C
-        for layer in self.over_time:
+        for layer in self.over_time if over_time else ():
             cells = layer(cells, attend)
         return cells.unflatten(0, (videos, *size)).permute(0, 4, 3, 1, 2)
 
 
-def encoded(encoders: nn.ModuleDict, maps: Mapping[str, Tensor], size: tuple[int, int], attend: Attend) -> Tensor:
-    """The sum (N, C, F, h, w) of what the encoders make of their conditions' maps (N, c, F, H, W), at least one."""
-    parts = [encoders[condition](given, size, attend) for condition, given in maps.items()]
+def encoded(
+    encoders: nn.ModuleDict,
+    maps: Mapping[str, Tensor],
+    size: tuple[int, int],
+    attend: Attend,
+    kept: Mapping[str, Tensor] | None = None,
+    over_time: bool = True,
+) -> Tensor:
+    """The sum (N, C, F, h, w) of what the encoders make of their conditions' maps (N, c, F, H, W), at least one.
+
+    Args:
+        kept: Condition -> (N,) which videos keep it, where a training drops some; None: all keep all.
+        over_time: See ``MapEncoder.forward``.
+    """
+    parts = []
+    for condition, given in maps.items():
+        part = encoders[condition](given, size, attend, over_time)
+        parts.append(part if kept is None else part * kept[condition].to(part)[:, None, None, None, None])
     total: Tensor = parts[0]
     for part in parts[1:]:
         total = total + part

@@ -30,7 +30,7 @@ from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
 from vidgen_tf_t2v.dropping import Dropping
 from vidgen_tf_t2v.map_encoder import encoded
 from vidgen_tf_t2v.maps import HISTOGRAM, check_names, read_map
-from vidgen_tf_t2v.networks import Networks, fresh, loaded
+from vidgen_tf_t2v.networks import Networks, add_encoders, fresh, loaded
 from vidgen_tf_t2v.prompts import as_published
 from vidgen_tf_t2v.published import carried, is_published
 from vidgen_tf_t2v.reference import check_reference, middle_frames, reference
@@ -43,6 +43,7 @@ from vidgen_tf_t2v.slots import (
     with_negative,
     without_text,
 )
+from vidgen_tf_t2v.trained_maps import check_conditions, height_and_width, trained_maps
 
 BRANCHES = ("auto", "content", "motion")
 
@@ -58,6 +59,7 @@ class TFT2V:
         branch: ``content`` runs the spatial layers only, ``motion`` all; ``auto`` decides by the number of frames.
         keep_last: The content branch as released, with one layer over time.
         maps: Spatial condition -> file of its maps, see ``read_map``.
+        conditions: Spatial conditions that a training learns to read, see ``trained_maps``.
         published_prompt: Prompts as the release completes them.
         encoder: A CLIP model; None takes the model's.
         tokens: K, where the image layers are made anew.
@@ -77,6 +79,7 @@ class TFT2V:
         branch: str = "auto",
         keep_last: bool = False,
         maps: Mapping[str, str] | None = None,
+        conditions: Sequence[str] = (),
         published_prompt: bool = False,
         encoder: str | None = None,
         tokens: int = 4,
@@ -94,6 +97,7 @@ class TFT2V:
         self.text, self.no_text, self.no_image, self.unguided_image = text, no_text, no_image, unguided_image
         self.branch, self.keep_last = branch, keep_last
         self.maps, self.published_prompt = dict(maps or {}), published_prompt
+        self.conditions = check_conditions(conditions)
         self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
         self.dropping = Dropping(drop, drop_all, drop_none, drop_to_negative)
@@ -153,20 +157,9 @@ class TFT2V:
         """The learned modules of this run: what was trained, and what is to be trained or was drawn."""
         training = "trainer" in run.config
         drawn = not training and bool(run.config["model"].get("untrained"))
-        if own:
-            networks = loaded(own, source)
-        elif training or drawn:
-            width = self.image_encoder(run, backbone).features
-            read = [name for name in self.maps if name != HISTOGRAM]
-            with torch.random.fork_rng(devices=()):
-                torch.manual_seed(run.request.seed)
-                networks = fresh(backbone.denoiser, width, self.tokens, read, gain=0.1 if drawn else 0.0)
-        else:
-            raise BadRequest(
-                "method=tf_t2v needs weights that were trained for this model, and it brings none. Use a published "
-                "checkpoint, model=tf_t2v model.path=tft2v_t2v_non_ema_512000.pth, or train them: vidgen train "
-                "method=tf_t2v."
-            )
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(run.request.seed)
+            networks = self.loaded_or_fresh(run, backbone, own, source, training, drawn)
         if training and self.maps:
             raise BadRequest("tf_t2v.maps is given, but training reads no maps. Leave it out.")
         reads = [*networks.encoders, *([] if networks.histogram is None else [HISTOGRAM])]
@@ -178,6 +171,24 @@ class TFT2V:
                     "or use a checkpoint of composed conditions, such as tft2v_vcomposer_non_ema_254000.pth."
                 )
         return networks
+
+    def loaded_or_fresh(
+        self, run: Run, backbone: Backbone, own: Mapping[str, Tensor], source: str, training: bool, drawn: bool
+    ) -> Networks:
+        """The modules of a file, or new ones for a training or for the tiny model; a training adds its encoders."""
+        if own:
+            networks = loaded(own, source)
+            add_encoders(networks, backbone.denoiser, self.conditions if training else ())
+            return networks
+        if training or drawn:
+            width = self.image_encoder(run, backbone).features
+            read = self.conditions if training else [name for name in self.maps if name != HISTOGRAM]
+            return fresh(backbone.denoiser, width, self.tokens, read, gain=0.1 if drawn else 0.0)
+        raise BadRequest(
+            "method=tf_t2v needs weights that were trained for this model, and it brings none. Use a published "
+            "checkpoint, model=tf_t2v model.path=tft2v_t2v_non_ema_512000.pth, or train them: vidgen train "
+            "method=tf_t2v."
+        )
 
     def image_encoder(self, run: Run, backbone: Backbone) -> ImageEncoder:
         """The image encoder, read once: the named one, the model's, or the published one."""
@@ -210,11 +221,21 @@ class TFT2V:
     @hookimpl
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``spatial``: the maps' channels (B, C, F, h, w), encoded once for all steps of the window."""
-        maps = {name: given for name, given in self.maps_of(run, window).items() if name != HISTOGRAM}
+        backbone, batch = run.backbone, run.batch
+        if batch is None:
+            maps = {name: given for name, given in self.maps_of(run, window).items() if name != HISTOGRAM}
+            height, width, kept = run.request.height, run.request.width, None
+        else:
+            found = trained_maps(batch, self.conditions)
+            maps = {name: given.to(backbone.device, backbone.dtype) for name, given in found.items()}
+            height, width = height_and_width(batch)
+            kept = {name: self.dropping.kept(batch, name) for name in maps}
         if not maps:
             return {}
-        size = run.backbone.latent_shape(run.request.height, run.request.width)[1:]
-        return {"spatial": encoded(self.networks.encoders, maps, size, run.backbone.attend)}
+        size = backbone.latent_shape(height, width)[1:]
+        # Images teach no layer over time, in the network as in the encoders.
+        over_time = batch is None or batch.num_frames > 1
+        return {"spatial": encoded(self.networks.encoders, maps, size, backbone.attend, kept, over_time)}
 
     def maps_of(self, run: Run, window: Window) -> dict[str, Tensor]:
         """Spatial condition -> its maps (B, c, F, H, W) in the window; the last serves frames beyond the video."""
@@ -283,9 +304,16 @@ class TFT2V:
 
     @hookimpl
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
-        """The image layers, and the parts of the U-Net that ``trainer.trainable`` names: all, as published."""
+        """The image layers, the encoders of the conditions that are trained, and the parts of the U-Net that
+        ``trainer.trainable`` names: all, as published."""
         wanted = PARTS[run.config["trainer"]["trainable"]]
-        own = {name: p for name, p in self.networks.named_parameters() if name.startswith(("image.", "fps."))}
+        learnt = [
+            "image.",
+            "fps.",
+            *(f"encoders.{name}." for name in self.conditions),
+            *["stem."][: len(self.conditions)],
+        ]
+        own = {name: p for name, p in self.networks.named_parameters() if name.startswith(tuple(learnt))}
         base = backbone.denoiser.named_parameters()
         return own | {f"{DENOISER}{name}": parameter for name, parameter in base if wanted(name)}
 

@@ -82,12 +82,27 @@ def fresh(
         conditions: Names of ``CHANNELS`` that get an encoder.
         gain: Of spatial conditions that count something at random, for models that never trained.
     """
-    image = ImageTokens(image_width, tokens, unet.config.cross_attention_dim)
-    if not conditions:
-        return Networks(image)
-    stem = _stem(unet.config.block_out_channels[0], STEM)
-    nn.init.normal_(stem.weight, std=gain)
-    return Networks(image, stem, {name: MapEncoder(CHANNELS[name], STEM) for name in conditions})
+    networks = Networks(ImageTokens(image_width, tokens, unet.config.cross_attention_dim))
+    add_encoders(networks, unet, conditions, gain)
+    return networks
+
+
+def add_encoders(networks: Networks, unet: Any, conditions: Sequence[str], gain: float = 0.0) -> None:
+    """Encoders, drawn from torch's generator, for the conditions that have none yet; arguments as of ``fresh``.
+
+    Without a gain their layers over time begin as the identity: what images alone teach holds in every frame.
+    """
+    missing = [name for name in conditions if name not in networks.encoders]
+    if not missing:
+        return
+    if networks.stem is None:
+        networks.stem = _stem(unet.config.block_out_channels[0], STEM)
+        nn.init.normal_(networks.stem.weight, std=gain)
+    for name in missing:
+        encoder = networks.encoders[name] = MapEncoder(CHANNELS[name], networks.stem.in_channels)
+        for part, weight in encoder.over_time.named_parameters() if gain == 0 else ():
+            if "to_out" in part or "linear_out" in part:
+                nn.init.zeros_(weight)
 
 
 def _stem(width: int, channels: int) -> nn.Conv2d:

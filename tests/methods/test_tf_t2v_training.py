@@ -6,20 +6,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from vidgen_moving_shapes.training.joint import painted
+from vidgen_tf_t2v import networks
 from vidgen_tf_t2v.dropping import Dropping
 from vidgen_tf_t2v.method import DENOISER, TFT2V
+from vidgen_tf_t2v.trained_maps import trained_maps
 
-from vidgen_core import hookimpl
+from vidgen_core import attention, hookimpl
 from vidgen_core import train as loop
 from vidgen_core.cli import main
 from vidgen_core.config import Composed, compose
 from vidgen_core.data.joint import SHARES, TOLD
 from vidgen_core.data.sample import Batch, Draw
+from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.from_images import is_over_time
 from vidgen_core.run import Run, Window, opened
@@ -220,10 +224,89 @@ class TestTraining:
         assert main([*asked, "num_frames=2", f"output.dir={tmp_path / 'video'}"]) == 0
 
 
-def changed(out: Path, kind: str) -> set[str]:
-    """What one step on samples of a kind changes."""
-    shares = [f"data.shares.{name}={float(name == kind)}" for name in SHARES]
-    more = ("trainer.max_steps=1", "trainer.ema=0", "trainer.gradient_checkpointing=false", *KEPT_OPTIONS)
+# ------------------------------------------------------------------------------------------------ spatial conditions
+
+DEPTH = ("data.depth=true", "tf_t2v.conditions=[depth]")
+
+
+class TestConditions:
+    def test_images_with_depth_teach_its_encoder_but_no_layer_over_time(self, tmp_path: Path) -> None:
+        moved = changed(tmp_path, "text_to_image", *DEPTH, steps=2)
+        assert {"stem.weight", "encoders.depth.conv_in.weight", "encoders.depth.conv_out.bias"} <= moved
+        assert not any("over_time" in name for name in moved)
+
+    def test_videos_without_depth_teach_the_encoder_nothing(self, tmp_path: Path) -> None:
+        moved = changed(tmp_path, "image_to_video", *DEPTH)
+        assert "denoiser.conv_in.weight" in moved
+        assert not any(name.startswith(("stem", "encoders")) for name in moved)
+
+    def test_what_images_taught_holds_for_every_frame_of_a_video(self) -> None:
+        made = networks.fresh(tiny.build().denoiser, image_width=64, conditions=["depth"]).encoders["depth"]
+        maps, attend = torch.rand(2, 1, 3, 16, 16), attention.BACKENDS["sdpa"]
+        video = made(maps, (4, 4), attend)
+        frames = torch.cat([made(maps[:, :, i : i + 1], (4, 4), attend, over_time=False) for i in range(3)], dim=2)
+        assert torch.equal(video, frames) and video.any()
+
+    def test_a_condition_can_be_added_to_what_was_trained_and_steers_a_video(
+        self, trained: Path, tmp_path: Path
+    ) -> None:
+        weights = f"weights={trained / 'methods/tf_t2v.safetensors'}"
+        loop.train(composed(tmp_path / "run", *DEPTH, weights, "trainer.max_steps=2"))
+        learnt = load_file(tmp_path / "run/methods/tf_t2v.safetensors")
+        assert {"stem.weight", "encoders.depth.conv_in.weight"} <= learnt.keys()
+        np.save(tmp_path / "depth.npy", np.random.default_rng(0).random((2, 32, 32), np.float32))
+        asked = ["method=tf_t2v", f"tuned={tmp_path / 'run'}", "prompt=a", "num_inference_steps=1", "num_frames=2"]
+        small = ["height=32", "width=32", f"output.dir={tmp_path / 'video'}"]
+        assert main([*asked, *small, f"tf_t2v.maps.depth={tmp_path / 'depth.npy'}"]) == 0
+
+    def test_edges_and_the_first_frame_are_told_by_the_frames(self) -> None:
+        batch = batch_of("image_to_video")
+        maps = trained_maps(batch, ["canny", "local_image", "depth"])
+        assert {name: tuple(given.shape) for name, given in maps.items()} == {
+            "canny": (2, 1, 2, 64, 64),
+            "local_image": (2, 3, 2, 64, 64),
+        }
+        assert maps["canny"].unique().tolist() == [0, 1]
+        first = torch.stack([sample.frames[0] for sample in batch.samples]) / 255
+        assert torch.equal(maps["local_image"], first[:, :, None].expand(-1, -1, 2, -1, -1))
+
+    def test_a_dropped_condition_adds_nothing(self) -> None:
+        batch = batch_of("text_to_image", depth=True)
+        spatial = []
+        for drop in (0.0, 1.0):
+            method = TFT2V(conditions=["depth"], drop_all=drop, drop=0.0)
+            run = make_run(request(), {"tf_t2v": method}, {**SETTINGS, "trainer": {}})
+            with opened(run, tiny.build()), torch.no_grad():
+                run.batch = batch
+                spatial.append(method.condition(run, Window(range(1), range(1)))["spatial"])
+        assert spatial[0].any() and not spatial[1].any()
+
+    @pytest.mark.parametrize(
+        ("conditions", "message"),
+        [
+            ("[dept]", "there is no condition 'dept'. Did you mean 'depth'"),
+            ("[depth,depth]", "names 'depth' twice"),
+        ],
+    )
+    def test_a_condition_that_is_none_is_refused(
+        self, conditions: str, message: str, tmp_path: Path, capsys: Any
+    ) -> None:
+        assert message in failed(capsys, 2, *asked(tmp_path / "run", f"tf_t2v.conditions={conditions}"))
+
+    def test_maps_of_another_shape_are_refused_by_name(self) -> None:
+        batch = batch_of("text_to_image", depth=True)
+        for sample in batch.samples:
+            sample.extra["depth"] = torch.zeros(1, 2, 8, 8)
+        with pytest.raises(
+            BadRequest, match=r"'depth' of 'a .*' as \(1, 2, 8, 8\). It must be \(1, 1, height, width\)"
+        ):
+            trained_maps(batch, ["depth"])
+
+
+def changed(out: Path, kind: str, *options: str, steps: int = 1) -> set[str]:
+    """What some steps on samples of a kind change."""
+    shares = [f"data.shares.{name}={float(name == kind)}" for name in SHARES] + list(options)
+    more = (f"trainer.max_steps={steps}", "trainer.ema=0", "trainer.gradient_checkpointing=false", *KEPT_OPTIONS)
     loop.train(composed(out / "run", *shares, *more))
     fresh = composed(out / "none", *shares)
     run: Run = Run(fresh.request, fresh.config, loop.training_moments(fresh))

@@ -1,0 +1,85 @@
+"""The maps that a training reads: those that its data brings, and those that the frames themselves tell.
+
+Images may have maps where videos have none: what images teach of a condition holds for every frame of a video.
+B samples, F frames, c channels of a map, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidgen_core.data.sample import Batch, stack
+from vidgen_core.errors import BadRequest, nearest
+from vidgen_tf_t2v.map_encoder import CHANNELS
+
+EDGES = (100, 200)
+"""Thresholds of the edge detector, for brightness in 0..255."""
+
+
+def canny(frames: Tensor) -> Tensor:
+    """Edges (F, 1, H, W), 0 or 1, of frames (F, 3, H, W) uint8 (Canny 1986, OpenCV's)."""
+    import cv2
+
+    pictures = frames.permute(0, 2, 3, 1).numpy()
+    edges = [cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), *EDGES) for picture in pictures]
+    return torch.from_numpy(np.stack(edges)[:, None] / 255).float()
+
+
+def local_image(frames: Tensor) -> Tensor:
+    """The first frame (F, 3, H, W) in [0, 1], for every frame."""
+    return (frames[:1].float() / 255).expand(len(frames), -1, -1, -1)
+
+
+EXTRACTED: dict[str, Callable[[Tensor], Tensor]] = {"canny": canny, "local_image": local_image}
+"""Condition -> what makes its maps of the frames (F, 3, H, W) uint8 of one sample."""
+
+
+def check_conditions(conditions: Sequence[str]) -> tuple[str, ...]:
+    """The conditions as they are. Raises BadRequest for one that nobody knows, or one twice."""
+    if isinstance(conditions, str):
+        raise BadRequest(f"tf_t2v.conditions={conditions} is no list. Write tf_t2v.conditions=[{conditions}].")
+    for name in conditions:
+        if name not in CHANNELS:
+            raise BadRequest(f"tf_t2v.conditions: there is no condition '{name}'.{nearest(name, CHANNELS)}")
+        if list(conditions).count(name) > 1:
+            raise BadRequest(f"tf_t2v.conditions names '{name}' twice. Name it once.")
+    return tuple(conditions)
+
+
+def height_and_width(batch: Batch) -> tuple[int, int]:
+    """Of the frames of a batch."""
+    frames = batch.samples[0].frames
+    assert frames is not None  # whoever reads maps has refused the latent cache
+    return frames.shape[-2], frames.shape[-1]
+
+
+def trained_maps(batch: Batch, conditions: Sequence[str]) -> dict[str, Tensor]:
+    """Condition -> its maps (B, c, F, H, W), float32, of those conditions that this batch has maps of.
+
+    Maps come from ``Sample.extra``, where all samples bring them under the condition's name, else from the frames. Of a
+    batch that has none, such as videos without depth, nothing is told.
+
+    Raises:
+        BadRequest: what the data brings are no maps of that condition, or pixels were left out by the latent cache.
+    """
+    found = {}
+    for name in conditions:
+        if all(name in sample.extra for sample in batch.samples):
+            maps = stack(batch.samples, name).float().transpose(1, 2)
+            if maps.ndim != 5 or maps.shape[1:3] != (CHANNELS[name], batch.num_frames):
+                sample = batch.samples[0]
+                raise BadRequest(
+                    f"The data brings '{name}' of '{sample.name}' as {tuple(sample.extra[name].shape)}. It must be "
+                    f"({batch.num_frames}, {CHANNELS[name]}, height, width)."
+                )
+            found[name] = maps
+        elif name in EXTRACTED:
+            frames = [sample.frames for sample in batch.samples if sample.frames is not None]
+            if len(frames) < len(batch):
+                raise BadRequest(f"tf_t2v.conditions={name} looks at pixels. Use trainer.cache=none.")
+            found[name] = torch.stack([EXTRACTED[name](clip) for clip in frames]).transpose(1, 2)
+    return found
