@@ -48,8 +48,13 @@ class Refinement:
         rescale: How far guidance is brought back to the conditional prediction's spread, 0 to 1.
         whole_overlap: Whether the earlier chunk may decide the whole overlap, as in the paper but not in its code.
 
+    Attributes:
+        owner: The method whose options these are, for messages.
+
     Raises BadRequest, here and in ``opened``, for what cannot be refined.
     """
+
+    owner = "streaming"
 
     def __init__(
         self,
@@ -67,21 +72,23 @@ class Refinement:
         sides = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
         if sides is not None and (len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides)):
             raise BadRequest(
-                f"streaming.refine_size={list(sides)} is not a size. Write [height,width], two whole numbers."
+                f"{self.owner}.refine_size={list(sides)} is not a size. Write [height,width], two whole numbers."
             )
         self.size = sides
         self._check_multiple(MULTIPLE)
         if not 0 < strength <= 1:
             raise BadRequest(
-                f"streaming.refine_strength={strength} is no share of the noise schedule. Use a number above 0, which "
-                "changes nothing, up to 1, which keeps nothing."
+                f"{self.owner}.refine_strength={strength} is no share of the noise schedule. Use a number above 0, "
+                "which changes nothing, up to 1, which keeps nothing."
             )
         self.strength, self.steps = strength, steps
         self.sdedit = Sdedit(strength, rescale)
         try:
             self.blending = RandomizedBlending(chunk, overlap, whole_overlap, self.sdedit.scheduler)
         except BadRequest as error:
-            raise BadRequest(f"streaming.refine_chunk={chunk}, streaming.refine_overlap={overlap}: {error}") from error
+            raise BadRequest(
+                f"{self.owner}.refine_chunk={chunk}, {self.owner}.refine_overlap={overlap}: {error}"
+            ) from error
         self.model = None if model is None else model_config(model)
         self.prompt_suffix, self.guidance_scale = prompt_suffix, guidance_scale
         self.run: Run | None = None
@@ -142,19 +149,19 @@ class Refinement:
         if backbone.extra_channels:
             raise BadRequest(
                 f"The refining model reads {backbone.extra_channels} latent channels beside the noisy ones, such as "
-                "depth, which refinement does not supply. Choose another streaming.refine_model."
+                f"depth, which refinement does not supply. Choose another {self.owner}.refine_model."
             )
         self._check_multiple(backbone.size_multiple)
         nested.backbone = backbone
         try:
             self.sdedit.scheduler(nested)
         except BadRequest as error:
-            keys = f"streaming.refine_strength={self.strength}, streaming.refine_steps={self.steps}"
+            keys = f"{self.owner}.refine_strength={self.strength}, {self.owner}.refine_steps={self.steps}"
             raise BadRequest(f"{keys}: {error}") from error
         asked, wanted = run.request, nested.request
         if abs(asked.width * wanted.height / (asked.height * wanted.width) - 1) > 0.01:
             run.warn(
-                f"frames of {asked.height}x{asked.width} are stretched to streaming.refine_size="
+                f"frames of {asked.height}x{asked.width} are stretched to {self.owner}.refine_size="
                 f"[{wanted.height},{wanted.width}], which has another aspect."
             )
 
@@ -162,7 +169,7 @@ class Refinement:
         for side in self.size or ():
             if side % multiple:
                 raise BadRequest(
-                    f"streaming.refine_size={list(self.size or ())}: {side} is not divisible by {multiple}, as the "
+                    f"{self.owner}.refine_size={list(self.size or ())}: {side} is not divisible by {multiple}, as the "
                     f"refining model needs. Use {side // multiple * multiple or multiple} or "
                     f"{(side // multiple + 1) * multiple}."
                 )

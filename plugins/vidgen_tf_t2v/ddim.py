@@ -43,23 +43,28 @@ def published_timesteps(steps: int, trained: int = 1000) -> Tensor:
     return (1 + torch.arange(0, trained, trained // steps)).clamp(max=trained - 1).flip(0)
 
 
-def inverted(run: Run, window: Window, latents: Tensor) -> Iterator[Tensor]:
-    """Yield the latents (B, C, F, h, w), float32, after each step of the published inversion, the last at pure noise.
+def inverted(
+    run: Run, window: Window, latents: Tensor, top: int | None = None, branch: str = "cond"
+) -> Iterator[Tensor]:
+    """Yield the latents (B, C, F, h, w), float32, after each step of the published inversion, the last at ``top``.
 
-    Unguided, under the window's guided condition. The network sees every level with its own timestep, where DDIM's
-    inverse in diffusers gives it the next one.
+    Unguided, under one branch of the window's condition. The network sees every level with its own timestep, where
+    DDIM's inverse in diffusers gives it the next one.
 
     Args:
         latents: Clean, scaled.
+        top: The level that the run's number of steps leads to, or a little beyond; None is pure noise.
+        branch: ``cond`` or ``uncond``.
     """
     scheduler = run.make_scheduler()
     run.timesteps(scheduler)
     trained = scheduler.config.num_train_timesteps
-    stride = trained // run.request.num_inference_steps
+    top = top or trained
+    stride = top // run.request.num_inference_steps
     levels = torch.cat([scheduler.alphas_cumprod, torch.zeros(1)]).to(run.backbone.device)
-    inputs = run.backbone.prepare(window.condition, ("cond",))
+    inputs = run.backbone.prepare(window.condition, (branch,))
     z = latents.to(run.backbone.device, torch.float32)
-    for index, start in enumerate(range(0, trained, stride)):
+    for index, start in enumerate(range(0, top, stride)):
         t = torch.tensor(start)
         step = Step(
             index, len(scheduler.timesteps), t, window, scheduler, z, run.backbone.predict(z, t, inputs).float()

@@ -23,7 +23,7 @@ from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.image_encoder import ImageEncoder
 from vidgen_core.models.tuned import check_base, read_tensors, replaced, weights_of
 from vidgen_core.request import Request
-from vidgen_core.run import Run, Window
+from vidgen_core.run import FrameBlock, Run, Window
 from vidgen_core.training.learner import PARTS
 from vidgen_tf_t2v.branches import Prepared, installed
 from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
@@ -34,6 +34,7 @@ from vidgen_tf_t2v.networks import Networks, add_encoders, fresh, loaded
 from vidgen_tf_t2v.prompts import as_published
 from vidgen_tf_t2v.published import carried, is_published
 from vidgen_tf_t2v.reference import check_reference, middle_frames, reference
+from vidgen_tf_t2v.refinement import SR600
 from vidgen_tf_t2v.slots import (
     check_slots,
     empty_image,
@@ -66,6 +67,8 @@ class TFT2V:
         coherence_weight: Of the temporal coherence loss; 0 leaves it out.
         coherence: Its reduction, see ``temporal_coherence``.
         drop, drop_all, drop_none, drop_to_negative: Shares of training samples, see ``Dropping``.
+        refine: SR600's checkpoint, which refines the finished frames; None leaves them.
+        refine_*: As for ``refinement.SR600``.
     """
 
     name = "tf_t2v"
@@ -89,6 +92,12 @@ class TFT2V:
         drop_all: float = 0.1,
         drop_none: float = 0.1,
         drop_to_negative: float = 0.1,
+        refine: str | None = None,
+        refine_parts: str | None = None,
+        refine_size: Sequence[int] = (720, 1280),
+        refine_steps: int = 30,
+        refine_guidance_scale: float = 9.0,
+        refine_rescale: float = 0.3,
     ) -> None:
         check_slots(text, no_text, no_image, unguided_image)
         check_reduction(coherence)
@@ -101,6 +110,11 @@ class TFT2V:
         self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
         self.dropping = Dropping(drop, drop_all, drop_none, drop_to_negative)
+        self.refinement: SR600 | None = None
+        if refine is not None:
+            self.refinement = SR600(
+                refine, refine_parts, refine_size, refine_steps, refine_guidance_scale, refine_rescale
+            )
         self.networks: Networks
         self.encoder: ImageEncoder | None = None  # kept by a training, which looks at other pictures in every step
         self.embedding: Tensor | None = None  # (1, E), of the user's picture
@@ -138,6 +152,8 @@ class TFT2V:
                 return found
 
             stack.enter_context(installed(backbone.denoiser, told, self.keep_last))
+            if self.refinement is not None:
+                stack.enter_context(self.refinement.opened(run, backbone))
             yield
 
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
@@ -299,6 +315,11 @@ class TFT2V:
             fps = torch.tensor([run.request.fps], device=backbone.device)
             time = self.networks.fps(backbone.denoiser.time_proj(fps).to(backbone.dtype))
         return Prepared(content, stem, time)
+
+    @hookimpl
+    def finish_frames(self, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock] | None:
+        """The frames refined, where weights are given."""
+        return None if self.refinement is None else self.refinement.refined(blocks)
 
     # --------------------------------------------------------------------------------------------- training
 

@@ -46,6 +46,11 @@ def load(
     file = loading.located(path)
     if not file.is_file():
         raise BadRequest(f"model.path={path}: there is no such file.")
+    if file.name.lower().startswith(("sr_step", "sr600")):
+        raise BadRequest(
+            f"model.path={path} is SR600 by its name, which has the tensors of ModelScope but refines videos that are "
+            f"there: tf_t2v.refine={path}. Rename the file if it is none."
+        )
     tensors, _ = read_tensors(file)
     diffusion = diffusion or ("v_zero_snr" if reads_conditions(tensors) else "eps")
     unet = read_unet(tensors, str(file), dtype, head_width)
