@@ -1,8 +1,9 @@
 """A training step of TF-T2V on images and on videos, against the released way and against plain diffusers.
 
-Images: the layers over time left out, against computed and multiplied by zero. Videos: the loop with the method, against
-the same step written plainly for a stock ``UNet3DConditionModel`` of 12 channels that reads 81 tokens. Same optimiser,
-clipping and losses; no VAE and no image encoder on any side. One process, alternating steps, medians of CPU time.
+Images: the layers over time left out, against computed and multiplied by zero. Videos: the loop with the method,
+against the same step written plainly for a stock ``UNet3DConditionModel`` of 12 channels that reads 81 tokens. Same
+optimiser, clipping and losses; no VAE and no image encoder on any side. One process, alternating steps, medians of CPU
+time.
 ``python benchmarks/tf_t2v_training.py [--size 2m]``; ``--memory`` measures peak memory, a process each.
 """
 
@@ -185,7 +186,16 @@ def main() -> None:
         return
     if options.memory:
         for side in MEASURED:
-            command = [sys.executable, __file__, "--memory", side, "--size", options.size, "--cells", str(options.cells)]
+            command = [
+                sys.executable,
+                __file__,
+                "--memory",
+                side,
+                "--size",
+                options.size,
+                "--cells",
+                str(options.cells),
+            ]
             command += ["--frames", str(options.frames), "--videos", str(options.videos)]
             command += ["--images", str(options.images)]
             print(side, subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())

@@ -10,8 +10,8 @@ from torch import Tensor
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.depth_map import depth_channel
 from vidgen_core.errors import BadRequest
+from vidgen_core.models.depth_estimator import estimate
 from vidgen_core.models.loading import located
-from vidgen_depth.estimate import estimate
 from vidgen_depth.maps import read_maps
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from vidgen_core.training.learner import PARTS
 from vidgen_tf_t2v.branches import Prepared, installed
 from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
 from vidgen_tf_t2v.dropping import Dropping
+from vidgen_tf_t2v.extract import check_extracted, extracted
 from vidgen_tf_t2v.map_encoder import encoded
 from vidgen_tf_t2v.maps import HISTOGRAM, check_names, read_map
 from vidgen_tf_t2v.networks import Networks, add_encoders, fresh, loaded
@@ -60,6 +61,8 @@ class TFT2V:
         branch: ``content`` runs the spatial layers only, ``motion`` all; ``auto`` decides by the number of frames.
         keep_last: The content branch as released, with one layer over time.
         maps: Spatial condition -> file of its maps, see ``read_map``.
+        extract: Spatial condition -> a video or picture that its maps are made from, see ``extracted``.
+        depth_estimator: A model that estimates inverse depth; None is the released weights'.
         conditions: Spatial conditions that a training learns to read, see ``trained_maps``.
         published_prompt: Prompts as the release completes them.
         encoder: A CLIP model; None takes the model's.
@@ -82,6 +85,8 @@ class TFT2V:
         branch: str = "auto",
         keep_last: bool = False,
         maps: Mapping[str, str] | None = None,
+        extract: Mapping[str, str] | None = None,
+        depth_estimator: str | None = None,
         conditions: Sequence[str] = (),
         published_prompt: bool = False,
         encoder: str | None = None,
@@ -105,7 +110,8 @@ class TFT2V:
             raise BadRequest(f"tf_t2v.branch={branch} is not a branch.{nearest(branch, BRANCHES)}")
         self.text, self.no_text, self.no_image, self.unguided_image = text, no_text, no_image, unguided_image
         self.branch, self.keep_last = branch, keep_last
-        self.maps, self.published_prompt = dict(maps or {}), published_prompt
+        self.maps, self.extract, self.published_prompt = dict(maps or {}), dict(extract or {}), published_prompt
+        self.depth_estimator = depth_estimator
         self.conditions = check_conditions(conditions)
         self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
@@ -125,6 +131,7 @@ class TFT2V:
         """Look for the picture and the maps before anything heavy, and complete the prompts where asked."""
         check_reference(request)
         check_names(self.maps)
+        check_extracted(self.extract, self.maps)
         return as_published(request) if self.published_prompt else None
 
     # ------------------------------------------------------------------------------------------------ model
@@ -135,7 +142,7 @@ class TFT2V:
         """Put the learned modules beside the model, and have the network read what they make."""
         own, base, source = self.learnt(run, backbone)
         self.networks = self.made(run, backbone, own, source)
-        self.given = {name: read_map(name, path, run.request.num_frames) for name, path in self.maps.items()}
+        self.given = self.read_maps(run, backbone)
         self.look(run, backbone)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
@@ -176,15 +183,18 @@ class TFT2V:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(run.request.seed)
             networks = self.loaded_or_fresh(run, backbone, own, source, training, drawn)
-        if training and self.maps:
-            raise BadRequest("tf_t2v.maps is given, but training reads no maps. Leave it out.")
+        if training and (self.maps or self.extract):
+            raise BadRequest(
+                "tf_t2v.maps or tf_t2v.extract is given, but a training takes its maps from its data. Leave it out; "
+                "tf_t2v.conditions=[...] says what is learnt."
+            )
         reads = [*networks.encoders, *([] if networks.histogram is None else [HISTOGRAM])]
-        for name in self.maps:
+        for name in (*self.maps, *self.extract):
             if name not in reads:
-                there = ", ".join(reads) or "none"
+                there, key = ", ".join(reads) or "none", "maps" if name in self.maps else "extract"
                 raise BadRequest(
-                    f"tf_t2v.maps.{name} is given, but these weights do not read it; they read: {there}. Leave it out, "
-                    "or use a checkpoint of composed conditions, such as tft2v_vcomposer_non_ema_254000.pth."
+                    f"tf_t2v.{key}.{name} is given, but these weights do not read it; they read: {there}. Leave it "
+                    "out, or use a checkpoint of composed conditions, such as tft2v_vcomposer_non_ema_254000.pth."
                 )
         return networks
 
@@ -198,7 +208,7 @@ class TFT2V:
             return networks
         if training or drawn:
             width = self.image_encoder(run, backbone).features
-            read = self.conditions if training else [name for name in self.maps if name != HISTOGRAM]
+            read = self.conditions if training else [name for name in (*self.maps, *self.extract) if name != HISTOGRAM]
             return fresh(backbone.denoiser, width, self.tokens, read, gain=0.1 if drawn else 0.0)
         raise BadRequest(
             "method=tf_t2v needs weights that were trained for this model, and it brings none. Use a published "
@@ -252,6 +262,13 @@ class TFT2V:
         # Images teach no layer over time, in the network as in the encoders.
         over_time = batch is None or batch.num_frames > 1
         return {"spatial": encoded(self.networks.encoders, maps, size, backbone.attend, kept, over_time)}
+
+    def read_maps(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
+        """Condition -> its maps (c, F, H, W) of the whole video: as given, or made from a video or picture."""
+        frames = run.request.num_frames
+        given = {name: read_map(name, path, frames) for name, path in self.maps.items()}
+        made = {n: extracted(n, p, frames, self.depth_estimator, backbone.device) for n, p in self.extract.items()}
+        return given | made
 
     def maps_of(self, run: Run, window: Window) -> dict[str, Tensor]:
         """Spatial condition -> its maps (B, c, F, H, W) in the window; the last serves frames beyond the video."""

@@ -6,36 +6,15 @@ B samples, F frames, c channels of a map, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vidgen_core.data.sample import Batch, stack
 from vidgen_core.errors import BadRequest, nearest
+from vidgen_tf_t2v.extract import OF_FRAMES
 from vidgen_tf_t2v.map_encoder import CHANNELS
-
-EDGES = (100, 200)
-"""Thresholds of the edge detector, for brightness in 0..255."""
-
-
-def canny(frames: Tensor) -> Tensor:
-    """Edges (F, 1, H, W), 0 or 1, of frames (F, 3, H, W) uint8 (Canny 1986, OpenCV's)."""
-    import cv2
-
-    pictures = frames.permute(0, 2, 3, 1).numpy()
-    edges = [cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), *EDGES) for picture in pictures]
-    return torch.from_numpy(np.stack(edges)[:, None] / 255).float()
-
-
-def local_image(frames: Tensor) -> Tensor:
-    """The first frame (F, 3, H, W) in [0, 1], for every frame."""
-    return (frames[:1].float() / 255).expand(len(frames), -1, -1, -1)
-
-
-EXTRACTED: dict[str, Callable[[Tensor], Tensor]] = {"canny": canny, "local_image": local_image}
-"""Condition -> what makes its maps of the frames (F, 3, H, W) uint8 of one sample."""
 
 
 def check_conditions(conditions: Sequence[str]) -> tuple[str, ...]:
@@ -77,9 +56,9 @@ def trained_maps(batch: Batch, conditions: Sequence[str]) -> dict[str, Tensor]:
                     f"({batch.num_frames}, {CHANNELS[name]}, height, width)."
                 )
             found[name] = maps
-        elif name in EXTRACTED:
+        elif name in OF_FRAMES:
             frames = [sample.frames for sample in batch.samples if sample.frames is not None]
             if len(frames) < len(batch):
                 raise BadRequest(f"tf_t2v.conditions={name} looks at pixels. Use trainer.cache=none.")
-            found[name] = torch.stack([EXTRACTED[name](clip) for clip in frames]).transpose(1, 2)
+            found[name] = torch.stack([OF_FRAMES[name](clip) for clip in frames]).transpose(1, 2)
     return found

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from vidgen_depth.estimate import estimate
 
 from vidgen_core.errors import BadRequest
+from vidgen_core.models.depth_estimator import estimate
 
 SIDE = 32
 PROCESSOR = {

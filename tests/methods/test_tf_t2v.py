@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidgen_streaming import method as streaming
 from vidgen_talc import method as talc
-from vidgen_tf_t2v import networks, published
+from vidgen_tf_t2v import extract, networks, published
 from vidgen_tf_t2v.branches import LAST_MIDDLE, over_time
 from vidgen_tf_t2v.coherence import temporal_coherence
 from vidgen_tf_t2v.ddim import DIFFUSIONS
+from vidgen_tf_t2v.extract import extracted
 from vidgen_tf_t2v.maps import read_map
 from vidgen_tf_t2v.method import TFT2V
 from vidgen_tf_t2v.model import load
@@ -500,3 +501,72 @@ def test_an_encoder_of_another_width_than_the_weights_were_trained_with_is_refus
     asked = ["method=tf_t2v", *TINY, "prompt=a", f"image={picture}", f"weights={tmp_path / 'own.safetensors'}"]
     assert main([*asked, f"output.dir={tmp_path / 'out'}"]) == 2
     assert "makes 64 features, but these weights read 48. Give the encoder" in " ".join(capsys.readouterr().err.split())
+
+
+# --------------------------------------------------------------------------------------------- maps made from a video
+
+
+CIRCLE = located("pkg://vidgen_moving_shapes/clips/red_circle_moves_right.mp4")
+
+
+class TestExtraction:
+    def test_edges_lie_around_the_object_and_the_first_frame_stays(self) -> None:
+        edges = extracted("canny", str(CIRCLE), 4)
+        assert edges.shape == (1, 4, 64, 64) and 20 < edges[0, 0].sum() < 200
+        columns = [float((frame.nonzero()[:, 1]).float().mean()) for frame in edges[0]]
+        assert columns == sorted(columns)  # the circle moves right
+        first = extracted("local_image", str(CIRCLE), 4)
+        assert torch.equal(first[:, 0], first[:, 3]) and first.shape == (3, 4, 64, 64) and first.max() <= 1
+
+    def test_the_codec_moves_the_blocks_of_the_circle_to_the_right(self) -> None:
+        moved = extracted("motion", str(CIRCLE), 8)
+        assert moved.shape == (2, 8, 64, 64) and not moved[:, 0].any()
+        assert moved[0, 1:].mean() > 0 and moved[0].abs().sum() > moved[1].abs().sum()
+
+    def test_depth_is_the_estimators_on_the_released_scale(self, monkeypatch) -> None:
+        seen = []
+
+        def near(frames: Tensor, estimator: str, device: Any) -> Tensor:
+            seen.append(estimator)
+            return torch.full((len(frames), 8, 8), 40.0)
+
+        monkeypatch.setattr(extract, "estimate", near)
+        assert torch.equal(extracted("depth", str(CIRCLE), 2), torch.full((1, 2, 8, 8), 2.0))
+        assert torch.equal(extracted("depth", str(CIRCLE), 2, "mine"), torch.full((1, 2, 8, 8), 2.0))
+        assert seen == ["Intel/dpt-large", "mine"]
+
+    def test_a_picture_serves_all_frames(self, picture) -> None:
+        edges = extracted("canny", picture, 3)
+        assert edges.shape == (1, 3, 48, 64) and torch.equal(edges[:, 0], edges[:, 2])
+
+    def test_made_maps_change_a_video_as_given_ones_do(self, tmp_path, backbone) -> None:
+        np.save(tmp_path / "canny.npy", extracted("canny", str(CIRCLE), 4)[0].numpy())
+        made, given, none = (
+            video(request(), {"tf_t2v": TFT2V(**options)}, SETTINGS, backbone)
+            for options in (
+                {"extract": {"canny": str(CIRCLE)}},
+                {"maps": {"canny": str(tmp_path / "canny.npy")}},
+                {},
+            )
+        )
+        assert torch.equal(made, given) and not torch.equal(made, none)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"extract": {"sketch": str(CIRCLE)}}, "canny, local_image, depth, motion. Others are given as a file"),
+            ({"extract": {"canny": "nothing.mp4"}}, "tf_t2v.extract.canny=nothing.mp4: there is no such file"),
+            (
+                {"extract": {"canny": str(CIRCLE)}, "maps": {"canny": str(CIRCLE)}},
+                "are both given. Leave one out",
+            ),
+        ],
+    )
+    def test_what_cannot_be_made_is_refused(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(BadRequest, match=message):
+            TFT2V(**arguments).prepare_request(request())
+
+    def test_a_clip_that_is_too_short_is_refused(self) -> None:
+        for name in ("canny", "motion"):
+            with pytest.raises(BadRequest, match=r"frames for 90. Ask for as many"):
+                extracted(name, str(CIRCLE), 90)
