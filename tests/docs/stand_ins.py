@@ -24,6 +24,11 @@ def put(path: Path) -> None:
         path.mkdir()
         for name in SETS:
             (path / f"{name}.json").write_text(json.dumps({"dog": ["a dog runs", "it sits", "it sleeps", "it wakes"]}))
+    elif path.name == "images":
+        path.mkdir()
+        for number in range(3):
+            put(path / f"{number}.png")
+            (path / f"{number}.txt").write_text(f"picture number {number}\n")
     elif not path.suffix:  # a folder of clips with a caption each
         path.mkdir(exist_ok=True)
         for number in range(3):
