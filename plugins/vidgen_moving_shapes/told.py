@@ -92,12 +92,13 @@ def draw_stories(
 
 def story_captions(
     n: int,
-    scenes: Sequence[int] = (2, 3, 4),
+    scenes: Sequence[int] | int = (2, 3, 4),
     scene_frames: int = 8,
     combinations: str = "training",
     seed: int = 0,
 ) -> dict[str, tuple[str, ...]]:
-    """Name -> captions of ``draw_stories``."""
+    """Name -> captions of ``draw_stories``; one number of scenes may stand for a list of one."""
+    scenes = [scenes] if isinstance(scenes, int) else scenes
     if any(type(count) is not int or count < 2 for count in scenes) or not scenes:
         raise BadRequest(f"scenes={list(scenes)}: a story has at least two scenes. Write scenes=[2,3,4].")
     return {name: captions for name, (_, captions) in draw_stories(n, scenes, scene_frames, combinations, seed).items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from vidgen_moving_shapes.palette import GROUND_COLOURS, OBJECT_COLOURS
 from vidgen_moving_shapes.story_oracle import StoryOracle
-from vidgen_moving_shapes.told import brief_captions, draw_stories, told
+from vidgen_moving_shapes.told import brief_captions, draw_stories, story_captions, told
 from vidgen_moving_shapes.world import Entity, Layer, Scene
 
 from vidgen_core.errors import BadRequest
@@ -78,6 +78,10 @@ def test_stories_have_two_three_and_four_scenes_a_third_each_and_more_of_them_be
     assert {name: captions for name, (_, captions) in draw_stories(6).items()} == {
         name: captions for name, (_, captions) in list(STORIES.items())[:6]
     }
+
+
+def test_all_stories_may_have_one_number_of_scenes() -> None:
+    assert {len(captions) for captions in story_captions(3, scenes=2).values()} == {2}
 
 
 def test_what_goes_on_is_consistent(tmp_path) -> None:
