@@ -21,6 +21,7 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.image_encoder import ImageEncoder
+from vidgen_core.models.loading import file_hash
 from vidgen_core.models.tuned import check_base, read_tensors, replaced, weights_of
 from vidgen_core.request import Request
 from vidgen_core.run import FrameBlock, Run, Window
@@ -172,6 +173,7 @@ class TFT2V:
         if is_published(tensors):
             raise BadRequest(f"'{file}' is a whole published model. Give it as that: model=tf_t2v model.path={file}.")
         check_base(base_model, backbone, file)
+        run.provenance[self.name] = {"weights": {file.name: file_hash(file)}}
         base = {name.removeprefix(DENOISER): t for name, t in tensors.items() if name.startswith(DENOISER)}
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(DENOISER)}
         return own, base, str(file)

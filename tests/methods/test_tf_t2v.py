@@ -36,7 +36,8 @@ from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.models.loading import located
+from vidgen_core.models.loading import file_hash, located
+from vidgen_core.provenance import read_provenance
 from vidgen_core.request import Request
 from vidgen_core.run import Run, Window, opened
 from vidgen_core.testing import make_run, request, video
@@ -458,6 +459,8 @@ class TestTraining:
         assert {name.partition(".")[0] for name in learnt} == {"image", "denoiser"}
         asked = ["method=tf_t2v", *TINY, f"image={picture}", "prompt=a", f"output.dir={tmp_path / 'video'}"]
         assert main([*asked, f"tuned={tmp_path / 'out'}"]) == 0
+        recorded = read_provenance(tmp_path / "video/run.yaml")["tf_t2v"]["weights"]
+        assert recorded == {"tf_t2v.safetensors": file_hash(tmp_path / "out/methods/tf_t2v.safetensors")}
 
     def test_images_have_no_coherence_loss_nor_do_videos_whose_weight_is_zero(self) -> None:
         def losses(frames: int, weight: float) -> dict[str, Tensor]:
