@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def install(name: str, card: str, files: dict[str, str | bytes] | None = None) -> None:
         package = f"third_party_{name}"
+        for module in [m for m in sys.modules if m == package or m.startswith(f"{package}.")]:
+            monkeypatch.delitem(sys.modules, module)  # of another test
         sources = {"__init__.py": card, **(files or {})}
         if any(path.startswith("conf/") for path in sources):
             sources["conf/__init__.py"] = ""

@@ -20,6 +20,16 @@ _LINE = re.compile(r"""^(\s*)([\w.-]+):[ \t]*("[^"]*"|'[^']*'|[^#]*?)[ \t]*(?:(?
 _CHOICES = re.compile(r"^([\w.+-]+(?::N)?(?: \| [\w.+-]+(?::N)?)+)(?=$|[;:,] )")
 _NUMBERS = re.compile(r"^(int|number)(?: >= (-?[\d.]+)|, (-?[\d.]+) to (-?[\d.]+))?( or a list of them)?(?=$|[;:,])")
 
+_TYPED = r"(int|number|text|path|list|true|false|null|file|frames of)\b"
+_KINDS = {
+    "true or false": "true|false",
+    "int": r"-?\d+",
+    "number": r"-?[\d.]+(e[-+]?\d+)?",
+    "list": r"\[.*",
+    "keys": r"\{.*",
+}
+"""Type -> how a default of it is written; anything else is a text."""
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -53,6 +63,14 @@ class Key:
         kind, at_least, low, high, listed = match.groups()
         low = at_least or low or -math.inf
         return Numbers(int if kind == "int" else float, float(low), float(high or math.inf), bool(listed))
+
+    @property
+    def told(self) -> str:
+        """What is allowed and what it means: the comment, behind the default's type where it says none."""
+        if not self.value or self.choices or self.numbers or re.match(_TYPED, self.comment):
+            return self.comment
+        kind = next((kind for kind, pattern in _KINDS.items() if re.fullmatch(pattern, self.value)), "text")
+        return "; ".join(filter(None, [kind if self.value != "null" else "", self.comment]))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The command ``vidgen``: finds the verb, runs it, and turns every error into one paragraph and an exit code.
 
 0 done, 1 the run failed, 2 the request cannot be met, 130 interrupted. A verb is a module of ``commands`` with
-``main(arguments) -> int``, imported when it is asked for.
+``main(arguments) -> int``, imported when it is asked for. Plugins bring more, each a module of their own ``commands``.
 """
 
 from __future__ import annotations
@@ -12,21 +12,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from vidgen_core import __version__
+from vidgen_core.commands import VERBS
 from vidgen_core.errors import BadRequest, VidgenError, nearest
-
-VERBS = {
-    "generate": "make a video; the verb may be left out",
-    "train": "train a method or a model; experiment=<name> runs a recorded one",
-    "evaluate": "compare methods, or score videos: table, intervals, plot, a page of videos side by side",
-    "list": "the methods and models that are installed; --why <plugin> shows why one is broken",
-    "show": "all about a method, model or plugin: paper, hooks, options with their defaults",
-    "explain": "what a command would do: values and their origins, who owns which hook; loads no weights",
-    "matrix": "every pair of methods in both orders: runs on a tiny model, or is refused with the reason",
-    "new": "write a package with a method of your own; it works and tests itself as written",
-    "doctor": "check the environment: versions, devices, codecs, room, weights, plugins; each with a mend",
-    "convert": "a published checkpoint as safetensors that a method reads",
-    "replay": "repeat a video from its file or its run.yaml, in a new folder",
-}
+from vidgen_core.plugin import commands_of, discover
 
 HELP = """vidgen {version}: video-diffusion research methods that compose
 
@@ -37,9 +25,10 @@ HELP = """vidgen {version}: video-diffusion research methods that compose
 Verbs:
 {verbs}
 
-After the verb come key=value pairs. `vidgen explain` prints all keys with their values, `vidgen show <method>` the
-options of a method. A prompt is taken literally; several scenes are a JSON list. Exit codes: 0 done, 1 failed, 2 bad
-request, 130 interrupted. debug=true shows the traceback of an error, trace=true every hook call.
+Plugins may bring more verbs; `vidgen list` names them. After the verb come key=value pairs. `vidgen explain` prints all
+keys with their values, `vidgen show <method>` the options of a method. A prompt is taken literally; several scenes are
+a JSON list. Exit codes: 0 done, 1 failed, 2 bad request, 130 interrupted. debug=true shows the traceback of an error,
+trace=true every hook call.
 """
 
 
@@ -79,13 +68,27 @@ def _dispatch(arguments: list[str]) -> int:
         return _run("generate", arguments, arguments)
     if " " in first:
         raise BadRequest(f"'{first}' is no command. A prompt is written prompt='{first}'.")
-    raise BadRequest(f"There is no command '{first}'.{nearest(first, [*VERBS, '--help', '--version'])}")
+    brought = commands_of(discover())
+    if first in brought:
+        package, summary = brought[first]
+        return _run(first, arguments[1:], arguments, package, summary)
+    raise BadRequest(f"There is no command '{first}'.{nearest(first, [*VERBS, *brought, '--help', '--version'])}")
 
 
-def _run(verb: str, arguments: list[str], command_line: list[str]) -> int:
-    module = import_module(f"vidgen_core.commands.{verb}")
+def _run(
+    verb: str, arguments: list[str], command_line: list[str], package: str = "vidgen_core", summary: str = ""
+) -> int:
+    try:
+        module = import_module(f"{package}.commands.{verb}")
+    except Exception as error:
+        if package == "vidgen_core":
+            raise
+        raise VidgenError(
+            f"The command '{verb}' of the package '{package}' cannot be loaded: {type(error).__name__}: {error}. Its "
+            f"module is {package}.commands.{verb}, with a function main(arguments)."
+        ) from error
     if any(flag in arguments for flag in ("-h", "--help")):
-        print(f"vidgen {verb}: {VERBS[verb]}\n{module.__doc__}")
+        print(f"vidgen {verb}: {summary or VERBS[verb]}\n{module.__doc__}")
         return 0
     from vidgen_core import provenance
 

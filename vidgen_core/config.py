@@ -14,7 +14,17 @@ from typing import Any
 from vidgen_core.catalog import Key, Option
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse
-from vidgen_core.plugin import READS, Found, Plugin, catalog_of, check_pair, conf_packages, discover, method_plugin
+from vidgen_core.plugin import (
+    READS,
+    Found,
+    Plugin,
+    catalog_of,
+    check_pair,
+    conf_packages,
+    discover,
+    method_plugin,
+    warning_of,
+)
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
 from vidgen_core.tuned_run import SIZES, read_tuned, take_clip, take_over
@@ -318,7 +328,8 @@ def _complete(
 ) -> Composed:
     """Fill in the defaults and the videos, and check what can be checked without a model."""
     _check_reads(config, found)
-    notes: list[str] = []
+    notes = [warning_of(name, card) for name in config["method"] if (card := found[name].plugin) is not None]
+    notes = [note for note in notes if note]
     defaults = {name: config["methods"][name].get("request_defaults") or {} for name in config["method"]}
     model = config["model"]
     facts = {"defaults": model.get("request_defaults"), "method_defaults": model.get("method_defaults")}

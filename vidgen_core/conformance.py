@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vidgen_core import hookimpl
 from vidgen_core.config import Composed, compose
-from vidgen_core.hookspecs import kinds
+from vidgen_core.hookspecs import HOOK_API_VERSION, kinds
 from vidgen_core.instantiate import built_methods
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.moments import Moments
@@ -173,12 +173,17 @@ class _Supplied(Moments):
 
 
 def check_card(subject: Subject) -> None:
-    """The card of a package is light to import and says what the method goes with."""
+    """The card of a package is light to import, says what the method goes with, and for which hooks it is written."""
     if not isinstance(subject.method, str):
         return  # a file and an object may do without a card
     package = subject.card.package
     subject.require(
         subject.card.composes_with, "does not say what it goes with. Give its card composes_with='one sentence'"
+    )
+    ours = discover()[subject.name].distribution == "vidgen"
+    subject.require(
+        ours or subject.card.hook_api is not None,
+        f"does not state the hook API that it was written for. Give its card hook_api={HOOK_API_VERSION}",
     )
     program = f"import sys; sys.path[:] = {sys.path!r}; import {package}; print(*{set(HEAVY)!r} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

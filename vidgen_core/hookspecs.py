@@ -68,7 +68,18 @@ if TYPE_CHECKING:
     from vidgen_core.sampling import Denoise, Predict, Step
 
 HOOK_API_VERSION = 1
-"""The version of this page. It grows when a hook is removed or an argument changes its meaning."""
+"""The version of this page, which a plugin states: ``Plugin(hook_api=1)``. It grows when a hook is removed or an
+argument changes its meaning."""
+
+OLDEST_HOOK_API = 1
+"""The oldest version whose plugins still run, with a warning; older ones are refused."""
+
+REMOVED: dict[str, str] = {}
+"""Hook of an earlier version -> what to implement instead; a method that still has it is refused with these words.
+
+Before it comes here, a hook is deprecated: its specification says ``_kind(..., instead="...")`` for a version at least.
+Until then it is called as ever, and the method that has it is warned by name, with these words.
+"""
 
 Spec = TypeVar("Spec", bound=Callable[..., Any])
 
@@ -78,9 +89,10 @@ _hookspec = pluggy.HookspecMarker("vidgen")
 SOLE, COLLECT, CHAIN, OBSERVE = "sole", "collect", "chain", "observe"
 
 
-def _kind(kind: str) -> Callable[[Spec], Spec]:
+def _kind(kind: str, instead: str = "") -> Callable[[Spec], Spec]:
     def mark(function: Spec) -> Spec:
         function.vidgen_kind = kind  # type: ignore[attr-defined]
+        function.vidgen_instead = instead  # type: ignore[attr-defined]
         return _hookspec(function)
 
     return mark
@@ -226,6 +238,11 @@ def losses(run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
 @_kind(OBSERVE)
 def finish_training(run: Run, backbone: Backbone) -> None:
     """See the final (averaged) weights in place before they are written; may change them."""
+
+
+def deprecated() -> dict[str, str]:
+    """Hooks that are on their way out -> what to implement instead."""
+    return {name: instead for name in kinds() if (instead := getattr(globals()[name], "vidgen_instead", ""))}
 
 
 def kinds() -> dict[str, str]:

@@ -48,7 +48,7 @@ def built_methods(composed: Composed) -> dict[str, Any]:
 def _method(name: str, entry: Found, settings: Mapping[str, Any]) -> Any:
     try:
         if entry.build is None:
-            return instantiate(settings)
+            return _build(settings, {}, _Allowed(f"conf/method/{name}.yaml: _target_"))
         return entry.build(**{key: settings[key] for key in entry.options})
     except VidgenError:
         raise
@@ -77,25 +77,38 @@ def _build(config: Mapping[str, Any], extra: Mapping[str, Any], allowed: _Allowe
     return target(**keywords)
 
 
+def named(path: str, key: str) -> Any:
+    """The class or function of vidgen or a plugin that the value of a key names. Raises as ``instantiate``."""
+    return _locate(path, _Allowed(key))
+
+
 def _locate(path: str, allowed: _Allowed) -> Any:
     module, _, name = path.rpartition(".")
     if module not in allowed:
         raise BadRequest(
-            f"_target_: '{path}' is refused: it must lie in vidgen_core or in an installed plugin's package."
+            f"{allowed.key}: '{path}' is refused: it must lie in vidgen_core or in an installed plugin's package. A "
+            "configuration is data, and may name no other code."
         )
     try:
         target = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:  # a plugin's module may fail in any way
         raise VidgenError(f"'{path}' cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(target):
-        raise BadRequest(f"_target_: '{module}' has no function or class '{name}'.")
+        raise BadRequest(f"{allowed.key}: '{module}' has no function or class '{name}'.")
     if getattr(target, "__module__", "") not in allowed:
-        raise BadRequest(f"_target_: '{path}' is refused: '{name}' is only imported there.")
+        raise BadRequest(f"{allowed.key}: '{path}' is refused: '{name}' is only imported there.")
     return target
 
 
 class _Allowed:
-    """The modules that a target may come from: ``module in allowed``. Plugins are looked up once, when needed."""
+    """The modules that a target may come from: ``module in allowed``. Plugins are looked up once, when needed.
+
+    Args:
+        key: Where the target is written, for messages.
+    """
+
+    def __init__(self, key: str = "_target_") -> None:
+        self.key = key
 
     def __contains__(self, module: str) -> bool:
         def within(package: str) -> bool:

@@ -48,6 +48,7 @@ class Moments:
         self._defaults = dict(defaults or {})
         self.trace = trace
         self._kinds = hookspecs.kinds()
+        self.notes: list[str] = []  # what the user should be told before the run
         self.failed_in = "the run"  # the hook that raised and its owner, where it was one
         # A prefix, so that no method can have the name of one of the house's observers.
         everyone = {**self.methods, **{f"{CORE}.{name}": observer for name, observer in self.observers.items()}}
@@ -69,8 +70,12 @@ class Moments:
             self._manager.register(plugin, name)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            marked = [n for n, f in inspect.getmembers(plugin, callable) if hasattr(f, "vidgen_impl")]
-            for hook in marked:
+            for hook in _marked(plugin):
+                if hook in hookspecs.REMOVED:
+                    raise BadRequest(
+                        f"The method '{name}' implements the hook '{hook}', which vidgen no longer has: "
+                        f"{hookspecs.REMOVED[hook]}. Update the plugin, or use an earlier vidgen."
+                    ) from error
                 if hook not in self._kinds:
                     raise BadRequest(
                         f"The method '{name}' implements a hook '{hook}' that does not exist."
@@ -84,6 +89,12 @@ class Moments:
                             f"only: {', '.join(known)}.{nearest(argument, known)}"
                         ) from error
             raise BadRequest(f"The method '{name}' cannot be registered: {error}") from error
+        going = hookspecs.deprecated()
+        self.notes += [
+            f"The method '{name}' implements the hook '{hook}', which a later vidgen will not have: {going[hook]}."
+            for hook in (_marked(plugin) if going else ())
+            if hook in going
+        ]
 
     def _implements(self, name: str, hook: str) -> bool:
         plugin = self._manager.get_plugin(name)
@@ -227,6 +238,10 @@ _CARRIED = {
     "finish_frames": "blocks",
 }
 """The argument of each chain hook that is handed from one method to the next."""
+
+
+def _marked(plugin: object) -> list[str]:
+    return [name for name, function in inspect.getmembers(plugin, callable) if hasattr(function, "vidgen_impl")]
 
 
 def _place(where: Any) -> str:

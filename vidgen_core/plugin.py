@@ -6,15 +6,16 @@ import json
 import re
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vidgen_core.catalog import Option, read_catalog, read_options
+from vidgen_core.catalog import CORE_CONF, Option, read_catalog, read_options
+from vidgen_core.commands import VERBS
 from vidgen_core.errors import BadRequest, Conflict, nearest
-from vidgen_core.hookspecs import HOOK_API_VERSION, kinds
+from vidgen_core.hookspecs import HOOK_API_VERSION, OLDEST_HOOK_API, kinds
 
 GROUP = "vidgen"
 """The entry-point group; each entry names a light module that holds ``plugin = Plugin(...)``."""
@@ -24,6 +25,8 @@ READS = ("image", "video", "tuned", "weights")
 
 HOUSE = ("core", "hydra", "method", "methods", "progress", "collector", "on_step")
 """Names that the core uses beside its keys and groups, so that no plugin can have them."""
+
+CIRCLE = "plugins need each other in a circle"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Plugin:
     excludes: Mapping[str, str] = field(default_factory=dict)  # method that it cannot run with -> why, and the mend
     claims: tuple[str, ...] = ()  # what only one method can have, as <hook>.<what>: ("condition.text",)
     trial: Mapping[str, Any] = field(default_factory=dict)  # keys that it needs to be tried with on a tiny model
-    hook_api: int = HOOK_API_VERSION
+    needs: tuple[str, ...] = ()  # plugins that must be installed beside it
+    commands: Mapping[str, str] = field(default_factory=dict)  # verb of <package>/commands/<verb>.py -> what it does
+    hook_api: int | None = None  # the HOOK_API_VERSION that it was written for; None is this one
 
 
 @dataclass(frozen=True)
@@ -66,18 +71,71 @@ class Found:
 def discover() -> dict[str, Found]:
     """Every installed plugin by name. One that cannot be used is listed as broken; the others work."""
     found: dict[str, Found] = {}
-    taken = taken_names()
-    entries = sorted(entry_points(group=GROUP), key=lambda e: e.name)
+    taken, brought = taken_names(), Brought()
+    # Our own first, so that no name of theirs is taken from them.
+    entries = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e) != "vidgen", e.name))
     for entry in entries:
-        dist = entry.dist.name if entry.dist else "?"
         version = entry.dist.version if entry.dist else "?"
         try:
             _check_alone(entry, entries)
-            found[entry.name] = Found(entry.name, dist, version, _card(entry, taken))
+            card = _card(entry, taken)
+            brought.take(entry.name, card)
+            found[entry.name] = Found(entry.name, _distribution(entry), version, card)
         except (Exception, SystemExit) as error:  # any plugin may fail in any way; it must not take the others down
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            found[entry.name] = Found(entry.name, dist, version, None, line, traceback.format_exc())
-    return found
+            found[entry.name] = Found(entry.name, _distribution(entry), version, None, line, traceback.format_exc())
+    return with_needs(dict(sorted(found.items())))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "?"
+
+
+class Brought:
+    """Who brings which option, such as ``model=tiny``, and which command: each is one plugin's or the core's."""
+
+    def __init__(self) -> None:
+        self._owners = {("command", verb): ("vidgen", "") for verb in VERBS}
+        self._owners |= {(option.group, option.name): ("vidgen", "") for option in read_options(CORE_CONF)}
+
+    def take(self, name: str, card: Plugin) -> None:
+        """Note what a plugin brings. Raises ValueError for what another has, or what is no configuration."""
+        options = read_options(f"{card.package}.conf") if _carries_conf(card.package) else ()
+        wanted = [("command", verb) for verb in card.commands]
+        for option in options:
+            _check_yaml(option)
+            wanted.append((option.group, option.name))
+        for what in wanted:
+            owner, package = self._owners.get(what, (name, card.package))
+            if package != card.package:  # one package may hold several plugins
+                raise ValueError(f"it brings {'='.join(what)}, which '{owner}' brings already; give it another name")
+        self._owners |= dict.fromkeys(wanted, (name, card.package))
+
+
+def with_needs(found: Mapping[str, Found]) -> dict[str, Found]:
+    """The plugins, those as broken that need one which is not there, is broken, or needs them in turn."""
+    together = dict(found)
+    for name in found:
+        reason = _unmet(name, together, ())
+        if reason:
+            together[name] = replace(together[name], plugin=None, error=reason)
+    return together
+
+
+def _unmet(name: str, found: Mapping[str, Found], asking: tuple[str, ...]) -> str:
+    """Why a plugin's needs are not met; empty where they are."""
+    card = found[name].plugin
+    for needed in card.needs if card else ():
+        if needed in (name, *asking):
+            circle = " needs ".join(f"'{each}'" for each in (*asking, name, needed))
+            return f"{CIRCLE}: {circle}; one of them must do without, or they are one plugin"
+        if needed not in found:
+            return f"it needs the plugin '{needed}', which is not installed; install it"
+        reason = found[needed].error or _unmet(needed, found, (*asking, name))
+        if reason:
+            in_circle = reason.startswith(CIRCLE) and f"'{name}'" in reason
+            return reason if in_circle else f"it needs the plugin '{needed}', which is broken: {reason}"
+    return ""
 
 
 def taken_names() -> set[str]:
@@ -97,15 +155,34 @@ def check_name(name: str, taken: Collection[str]) -> None:
 def check_card(name: str, plugin: Plugin, taken: Collection[str]) -> None:
     """Raise ValueError or TypeError for a plugin that cannot be used under this name, or with this vidgen."""
     check_name(name, taken)
-    if plugin.hook_api != HOOK_API_VERSION:
-        raise TypeError(f"it was written for hook API {plugin.hook_api}, this is {HOOK_API_VERSION}; update the plugin")
+    written = HOOK_API_VERSION if plugin.hook_api is None else plugin.hook_api
+    if not OLDEST_HOOK_API <= written <= HOOK_API_VERSION:
+        mend = "update vidgen" if written > HOOK_API_VERSION else "update the plugin"
+        raise TypeError(f"it was written for hook API {written}, this vidgen serves {_served()}; {mend}")
     for key in plugin.reads:
         if key not in READS:
             raise ValueError(f"its card reads '{key}'.{nearest(key, READS)}")
+    for verb in plugin.commands:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", verb):
+            raise ValueError(f"its command '{verb}' is not made of small letters, digits and _")
     for claim in plugin.claims:
         hook, _, what = claim.partition(".")
         if hook not in kinds() or not what:
             raise ValueError(f"its card claims '{claim}', which is not <hook>.<what>.{nearest(hook, kinds())}")
+
+
+def warning_of(name: str, plugin: Plugin) -> str:
+    """What to tell of a plugin that was written for an earlier hook API that is still served; else empty."""
+    if plugin.hook_api in (None, HOOK_API_VERSION):
+        return ""
+    return (
+        f"The plugin '{name}' was written for hook API {plugin.hook_api}; this vidgen serves {_served()}. It runs, but "
+        "a later vidgen may refuse it: look for a newer one."
+    )
+
+
+def _served() -> str:
+    return str(HOOK_API_VERSION) if OLDEST_HOOK_API == HOOK_API_VERSION else f"{OLDEST_HOOK_API} to {HOOK_API_VERSION}"
 
 
 def check_pair(one: str, first: Plugin, other: str, second: Plugin) -> None:
@@ -144,22 +221,19 @@ def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
     check_card(entry.name, plugin, taken)
     if find_spec(plugin.package) is None:
         raise ModuleNotFoundError(f"its package '{plugin.package}' is not there")
-    if _carries_conf(plugin.package):
-        _check_conf(f"{plugin.package}.conf")
     return plugin
 
 
-def _check_conf(package: str) -> None:
+def _check_yaml(option: Option) -> None:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is several times as fast, where it is there
-    for option in read_options(package):
-        try:
-            tree = yaml.load(option.text, loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"conf/{option.group}/{option.name}.yaml is no YAML: {error}") from error
-        if not isinstance(tree, dict | None):
-            raise ValueError(f"conf/{option.group}/{option.name}.yaml holds no keys")
+    try:
+        tree = yaml.load(option.text, loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"conf/{option.group}/{option.name}.yaml is no YAML: {error}") from error
+    if not isinstance(tree, dict | None):
+        raise ValueError(f"conf/{option.group}/{option.name}.yaml holds no keys")
 
 
 def method_plugin(name: str, found: dict[str, Found]) -> Plugin:
@@ -182,6 +256,12 @@ def conf_packages(found: Mapping[str, Found]) -> list[str]:
     """The ``<package>.conf`` of every working plugin that carries one, for Hydra's search path."""
     cards = [f.plugin for f in found.values() if f.plugin is not None and f.build is None]
     return [f"{card.package}.conf" for card in cards if _carries_conf(card.package)]
+
+
+def commands_of(found: Mapping[str, Found]) -> dict[str, tuple[str, str]]:
+    """Verb -> (package, what it does), of all working plugins."""
+    cards = [entry.plugin for entry in found.values() if entry.plugin is not None and entry.build is None]
+    return {verb: (card.package, summary) for card in cards for verb, summary in card.commands.items()}
 
 
 def catalog_of(found: Mapping[str, Found]) -> dict[str, dict[str, Option]]:

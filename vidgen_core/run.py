@@ -60,6 +60,8 @@ class Run:
         self.batch: Batch | None = None
         self.latent_cache: LatentCache | None = None
         self.notes: list[str] = []  # warnings for the user, shown once
+        for note in moments.notes:
+            self.warn(note)
 
     def place(self, backbone: Backbone, placement: Placement) -> None:
         """Take the loaded backbone and its placement into the run."""

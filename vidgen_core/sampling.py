@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.instantiate import named
 from vidgen_core.models.backbone import ModelInput
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, /, **
     again gives it ``leading``. ``options`` given by the user win over both.
 
     Args:
-        name: One of SCHEDULERS; None keeps the checkpoint's.
+        name: One of SCHEDULERS, or ``module.Class`` of a plugin; None keeps the checkpoint's.
         options: Keys of that class, such as ``timestep_spacing`` or ``final_sigmas_type``; None values are ignored.
 
     Raises:
@@ -50,10 +51,8 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, /, **
         raise BadRequest(
             f"The checkpoint names a scheduler '{own}' that diffusers does not have.{nearest(own, SCHEDULERS)}"
         )
-    if name is not None and name not in SCHEDULERS:
-        raise BadRequest(f"scheduler.name={name} is not known.{nearest(name, SCHEDULERS)}")
     scheduler = getattr(diffusers, own).from_config(dict(checkpoint))
-    wanted = getattr(diffusers, name or own)
+    wanted = getattr(diffusers, own) if name is None else _scheduler_class(name)
     given = {key: value for key, value in options.items() if value is not None}
     known = [key for key in inspect.signature(wanted.__init__).parameters if key not in ("self", "kwargs")]
     for key in given:
@@ -63,6 +62,19 @@ def make_scheduler(checkpoint: Mapping[str, Any], name: str | None = None, /, **
         return wanted.from_config(scheduler.config, **given)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise BadRequest(f"{wanted.__name__} cannot be made with {given}: {error}") from error
+
+
+def _scheduler_class(name: str) -> Any:
+    import diffusers
+
+    if name in SCHEDULERS:
+        return getattr(diffusers, name)
+    if "." not in name:
+        raise BadRequest(f"scheduler.name={name} is not known.{nearest(name, SCHEDULERS)}")
+    found = named(name, "scheduler.name")
+    if not (inspect.isclass(found) and issubclass(found, diffusers.SchedulerMixin)):
+        raise BadRequest(f"scheduler.name={name} is no scheduler: a subclass of diffusers' SchedulerMixin.")
+    return found
 
 
 @dataclass

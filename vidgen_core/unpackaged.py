@@ -18,7 +18,7 @@ from typing import Any
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.overrides import FILES, Override, plain_value
-from vidgen_core.plugin import Found, Plugin, check_card, taken_names
+from vidgen_core.plugin import Found, Plugin, check_card, taken_names, with_needs
 
 
 def files_of(asked: Iterable[Override]) -> list[str]:
@@ -96,6 +96,9 @@ def joined(found: Mapping[str, Found], more: Iterable[Found]) -> dict[str, Found
         except (TypeError, ValueError) as error:
             raise BadRequest(f"{entry.distribution} cannot be used: {error}.") from error
         together[entry.name] = entry
+    for name, entry in with_needs(together).items():
+        if entry.plugin is None and together[name].plugin is not None:
+            raise BadRequest(f"{entry.distribution} cannot be used: {entry.error}.")
     return together
 
 

@@ -9,6 +9,7 @@ plugin = Plugin(
     paper="One-Shot Learning Meets Depth Diffusion in Multi-Object Videos (arXiv 2408.16704)",
     families=("unet2d",),
     reads=("video", "tuned"),
+    needs=("tune_a_video",),
     claims=("condition.channels",),
     composes_with="It makes a video model of a depth-to-image model, so it goes with methods that decide the text of "
     "every frame.",

@@ -136,7 +136,13 @@ def test_show_tells_paper_hooks_and_options(capsys) -> None:
     code, out, _ = run(capsys, "show", "talc")
     assert code == 0
     assert "condition (collect)" in out
+    assert re.search(r"models +.*tiny, tiny_depth.*modelscope|models +modelscope.*tiny", out)
+    assert re.search(r"fits +depth, streaming, .*`vidgen matrix talc` tries them", out)
     assert re.search(r"talc.mode=time_aligned +time_aligned \| merged \| separate", out)
+    code, out, _ = run(capsys, "show", "depth", "ddim")
+    assert re.search(r"conflicts streaming \(model\), tf_t2v \(model\), tune_a_video \(excluded\)", out)
+    assert re.search(r"depth.request_defaults.num_frames=8 +int; frames\n", out)  # the type, where no words say it
+    assert re.search(r"scheduler.eta=0.0 +number, 0 to 1, how much", out)
     code, out, _ = run(capsys, "show", "tiny")
     assert re.search(r"model.trained_frames=16 +int >= 0, frames", out)
     assert run(capsys, "show", "tlac")[0] == 2

@@ -202,6 +202,7 @@ def test_objects_and_files_are_checked_too(tmp_path: Path) -> None:
 
 
 CARD = "{}from vidgen_core import Plugin\nplugin = Plugin('', 'a test', __name__{})\n"
+KEPT = ", composes_with='All.', hook_api=1"
 METHOD = """
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import text_per_frame
@@ -217,8 +218,9 @@ class Third:
     ("name", "card", "pattern"),
     [
         ("silent", CARD.format("", ""), "does not say what it goes with"),
-        ("heavy", CARD.format("import numpy\n", ", composes_with='All.'"), "import third_party_heavy also .* numpy"),
-        ("modest", CARD.format("", ", composes_with='All.'"), r"supplies 'text'.*claims=\('condition.text',\)"),
+        ("timeless", CARD.format("", ", composes_with='All.'"), "does not state the hook API .* hook_api=1"),
+        ("heavy", CARD.format("import numpy\n", KEPT), "import third_party_heavy also .* numpy"),
+        ("modest", CARD.format("", KEPT), r"supplies 'text'.*claims=\('condition.text',\)"),
     ],
 )
 def test_the_card_of_a_package_is_checked(name: str, card: str, pattern: str, install_plugin) -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import configparser
-import os
 import runpy
-import subprocess
-import sys
-import sysconfig
-import venv
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from vidgen_core import cli
+from vidgen_core import HOOK_API_VERSION, cli
 from vidgen_core.commands.new import FAMILIES, package_files
 from vidgen_core.testing import request, video
 
@@ -55,28 +50,7 @@ def test_a_package_of_each_family_passes_its_own_tests(family: str, tmp_path: Pa
     method = getattr(import_module(f"vidgen_{family}_idea.method"), f"{family.capitalize()}Idea")
     changed = not torch.equal(video(request()), video(request(), {f"{family}_idea": method(**CHANGES[family])}))
     assert changed == bool(CHANGES[family])
-
-
-def test_a_package_installs_into_a_fresh_environment_and_its_tests_pass_there(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["new", "my_idea", "--family", "memory"]) == 0
-    # An environment of its own that sees this one's packages, installed or editable.
-    venv.create("fresh", with_pip=False)
-    python = str(tmp_path / "fresh" / "bin" / "python")
-    site = subprocess.run(
-        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True
-    )
-    here = sysconfig.get_paths()["purelib"]
-    Path(site.stdout.strip(), "parent.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-    quietly = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index"]
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", *quietly, "./my_idea"]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    pytests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "../my_idea/tests"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    (tmp_path / "elsewhere").mkdir()  # so that what is imported is what was installed
-    done = subprocess.run(pytests, capture_output=True, text=True, cwd="elsewhere", env=environment)
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+    assert import_module(f"vidgen_{family}_idea").plugin.hook_api == HOOK_API_VERSION
 
 
 @pytest.mark.parametrize("written", ["my_idea --family=training", "--family training my_idea"])

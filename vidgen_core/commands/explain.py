@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         moments = training_moments(composed)
     else:
         moments = moments_of(composed)  # conflicts are found here
-    for note in composed.notes:
+    for note in (*composed.notes, *moments.notes):
         print(note)
     _print_values(composed)
     for request, _ in batches_of(composed) if composed.request.videos else ():

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.plugin import catalog_of, discover
+from vidgen_core.plugin import catalog_of, commands_of, discover
 
 GROUPS = {
     "Models": "model",
+    "Data": "data",
+    "Schedulers": "scheduler",
     "Experiments": "experiment",
     "Metrics": "metric",
     "Judges": "judge",
@@ -29,10 +31,10 @@ def main(arguments: Sequence[str]) -> int:
         name = arguments[1]
         if name not in found:
             raise BadRequest(f"There is no plugin '{name}'.{nearest(name, found)}")
-        print(found[name].traceback or f"The plugin '{name}' is not broken.")
+        print(found[name].traceback or found[name].error or f"The plugin '{name}' is not broken.")
         return 0
     working = [entry for entry in found.values() if entry.plugin is not None]
-    tables = ("Methods", *GROUPS, "Other plugins", "Broken plugins")
+    tables = ("Methods", *GROUPS, "Commands", "Other plugins", "Broken plugins")
     rows: dict[str, list[tuple[str, str]]] = {title: [] for title in tables}
     for entry in working:
         assert entry.plugin is not None
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     catalog = catalog_of(found)
     for title, group in GROUPS.items():
         rows[title] = [(name, option.summary) for name, option in catalog.get(group, {}).items() if name != "none"]
+    rows["Commands"] = [(verb, summary) for verb, (_, summary) in commands_of(found).items()]
     rows["Broken plugins"] = [
         (entry.name, f"{entry.error.splitlines()[0]}\n`vidgen list --why {entry.name}` shows where")
         for entry in found.values()

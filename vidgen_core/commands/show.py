@@ -5,18 +5,24 @@ vidgen show <method> plugin=<file.py>    The same of the method in a Python file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vidgen_core.catalog import Option
 from vidgen_core.config import Catalog, compose
-from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.errors import BadRequest, Conflict, nearest
 from vidgen_core.hookspecs import kinds
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES, parse
-from vidgen_core.plugin import Found, Plugin, catalog_of, discover
+from vidgen_core.plugin import Found, Plugin, catalog_of, check_pair, discover
 from vidgen_core.unpackaged import files_of, joined, of_file
 
-PREFIXES = {"model": "model.", "experiment": "", "metric": "metrics.{}.", "judge": "judge.", "flow": "flow."}
+PREFIXES = {
+    **{"model": "model.", "data": "data.", "scheduler": "scheduler."},
+    "experiment": "",
+    "metric": "metrics.{}.",
+    "judge": "judge.",
+    "flow": "flow.",
+}
 """Groups whose options can be shown -> what the keys of an option begin with."""
 
 
@@ -34,14 +40,14 @@ def main(arguments: Sequence[str]) -> int:
         if name not in names:
             raise BadRequest(f"There is no method, model, plugin or metric '{name}'.{nearest(name, names)}")
         if name in found:
-            _show_plugin(found[name], catalog)
+            _show_plugin(found[name], found, catalog)
         for option in options:
             if option.name == name:
                 _show_option(option)
     return 0
 
 
-def _show_plugin(entry: Found, catalog: Catalog) -> None:
+def _show_plugin(entry: Found, found: Mapping[str, Found], catalog: Catalog) -> None:
     card = entry.plugin
     if card is None:
         raise BadRequest(
@@ -53,19 +59,30 @@ def _show_plugin(entry: Found, catalog: Catalog) -> None:
     if card.paper:
         print(f"  paper     {card.paper}")
     if card.is_method:
-        _show_method(entry, card, catalog["method"].get(entry.name))
+        _show_method(entry, card, found, catalog)
     for group, options in catalog.items():
         brought = [o.name for o in options.values() if o.package == f"{card.package}.conf"]
         if brought and group != "method":
             print(f"  brings    {group}={', '.join(brought)}")
+    for verb, summary in card.commands.items():
+        print(f"  command   vidgen {verb}: {summary}")
+    if card.needs:
+        print(f"  needs     {', '.join(card.needs)}")
 
 
-def _show_method(entry: Found, card: Plugin, option: Option | None) -> None:
-    print(f"  models    of the family {', '.join(card.families)}")
+def _show_method(entry: Found, card: Plugin, found: Mapping[str, Found], catalog: Catalog) -> None:
+    option = catalog["method"].get(entry.name)
+    models = [name for name, model in catalog["model"].items() if model.value("family") in card.families]
+    print(f"  models    {', '.join(models) or 'none'} (the family {', '.join(card.families)})")
     if card.remembers:
         print(f"  remembers {card.remembers}")
     if card.composes_with:
         print(f"  composes  {card.composes_with}")
+    fitting, conflicts = _others(entry.name, card, found)
+    if fitting:
+        print(f"  fits      {', '.join(fitting)}, as their cards say; `vidgen matrix {entry.name}` tries them")
+    if conflicts:
+        print(f"  conflicts {', '.join(f'{name} ({over})' for name, over in conflicts.items())}")
     if option is None:
         return
     named = [f"{FILES}={entry.distribution}"] if entry.build else []
@@ -77,6 +94,20 @@ def _show_method(entry: Found, card: Plugin, option: Option | None) -> None:
     _show_keys(f"{entry.name}.", option)
 
 
+def _others(name: str, card: Plugin, found: Mapping[str, Found]) -> tuple[list[str], dict[str, str]]:
+    """The other methods: those that it runs with, and those that it cannot run with -> over what; by the cards only."""
+    fitting: list[str] = []
+    conflicts: dict[str, str] = {}
+    for other, entry in found.items():
+        if entry.plugin is not None and entry.plugin.is_method and other != name:
+            try:
+                check_pair(name, card, other, entry.plugin)
+                fitting.append(other)
+            except Conflict as conflict:
+                conflicts[other] = conflict.over
+    return fitting, conflicts
+
+
 def _show_option(option: Option) -> None:
     print(f"{option.group}={option.name}: {option.summary}")
     # What an experiment does not explain is its making, and no option.
@@ -85,12 +116,12 @@ def _show_option(option: Option) -> None:
 
 def _show_keys(prefix: str, option: Option, explained: bool = False) -> None:
     rows = [
-        (f"{prefix}{key}={entry.value}" if entry.value else f"{prefix}{key}", entry.comment)
+        (f"{prefix}{key}={entry.value}" if entry.value else f"{prefix}{key}", entry.told)
         for key, entry in option.keys.items()
         if key != "_target_" and (entry.comment or not explained)
     ]
     width = max((len(left) for left, _ in rows), default=0)
     if rows:
         print("  options with their defaults")
-    for left, comment in rows:
-        print(f"    {left:<{width}}  {comment}".rstrip())
+    for left, told in rows:
+        print(f"    {left:<{width}}  {told}".rstrip())

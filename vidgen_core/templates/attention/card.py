@@ -7,4 +7,5 @@ plugin = Plugin(
     summary="what temporal attention says is drawn to its mean over time, which calms a video",
     package=__name__,
     composes_with="It wraps the temporal attention that it finds, so it goes with all methods for UNet3D models.",
+    hook_api=1,
 )

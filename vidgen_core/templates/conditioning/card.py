@@ -8,4 +8,5 @@ plugin = Plugin(
     package=__name__,
     claims=("condition.text",),
     composes_with="It decides the text of every frame, so it goes with methods that cut or sample frames.",
+    hook_api=1,
 )

@@ -9,4 +9,5 @@ plugin = Plugin(
     families=("unet3d", "unet2d"),
     composes_with="It decides how frames are cut into chunks, so it goes with methods that decide the text of a frame.",
     remembers="the mean latents of the first chunk, one number a channel, for as long as the video is made",
+    hook_api=1,
 )

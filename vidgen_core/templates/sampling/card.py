@@ -8,4 +8,5 @@ plugin = Plugin(
     package=__name__,
     families=("unet3d", "unet2d"),
     composes_with="It corrects the latents after each step, so it goes with all methods that leave the steps alone.",
+    hook_api=1,
 )

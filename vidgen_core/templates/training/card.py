@@ -8,4 +8,5 @@ plugin = Plugin(
     package=__name__,
     reads=("tuned", "weights"),
     composes_with="It changes the last layer's output only, so it goes with all methods for UNet3D models.",
+    hook_api=1,
 )
