@@ -7,10 +7,11 @@ writes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.instantiate import instantiate
@@ -28,11 +29,15 @@ class Converted:
         files: Path below the output folder, ``*.safetensors`` -> the tensors of that file by name.
         use: The command that uses them; ``{folder}`` stands for the output folder.
         left_out: Beginning of published names -> why no file holds them.
+        configs: Path below the output folder, ``*.json`` -> what that file says.
+        added: Name -> how many numbers of that tensor the checkpoint does not hold, such as zeros of new channels.
     """
 
     files: Mapping[str, Mapping[str, Tensor]]
     use: str
     left_out: Mapping[str, str]
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    added: Mapping[str, int] = field(default_factory=dict)
 
 
 def convert(file: Path, folder: Path) -> list[str]:
@@ -66,7 +71,7 @@ def convert(file: Path, folder: Path) -> list[str]:
         f"'{file}' is in the layout of '{plugin}', {len(tensors)} tensors",
         *(f"left out: {count} of '{name}': {made.left_out[name]}" for name, count in left_out.items() if count),
         f"use: {made.use.replace('{folder}', str(folder))}",
-        *(str(folder / path) for path in made.files),
+        *(str(folder / path) for path in (*made.configs, *made.files)),
     ]
 
 
@@ -100,15 +105,20 @@ def _converted(tensors: Mapping[str, Tensor], file: Path) -> tuple[str, Converte
 
 
 def _accounted(plugin: str, tensors: Mapping[str, Tensor], made: Converted) -> dict[str, int]:
-    """How many tensors are left out, by the beginning of their names. Raises VidgenError where some were lost."""
-    left_out = {beginning: sum(name.startswith(beginning) for name in tensors) for beginning in made.left_out}
-    written = sum(map(len, made.files.values()))
-    if written + sum(left_out.values()) != len(tensors):
+    """How many tensors are left out, by the beginning of their names. Raises VidgenError where some were lost.
+
+    Numbers are counted, not tensors: a layout may join two that another holds apart.
+    """
+    left_out = {beginning: [n for n in tensors if n.startswith(beginning)] for beginning in made.left_out}
+    lost = sum(tensor.numel() for tensor in tensors.values()) + sum(made.added.values())
+    lost -= sum(tensor.numel() for file in made.files.values() for tensor in file.values())
+    lost -= sum(tensors[name].numel() for names in left_out.values() for name in names)
+    if lost:
         raise VidgenError(
-            f"The converter of '{plugin}' writes {written} and leaves out {sum(left_out.values())} of {len(tensors)} "
-            "tensors; some were lost. Nothing was written; tell the plugin's author."
+            f"The converter of '{plugin}' neither writes nor leaves out {lost} of the numbers in {len(tensors)} "
+            "tensors; some were lost, or written twice. Nothing was written; tell the plugin's author."
         )
-    return left_out
+    return {beginning: len(names) for beginning, names in left_out.items()}
 
 
 def _write(made: Converted, folder: Path) -> None:
@@ -117,6 +127,9 @@ def _write(made: Converted, folder: Path) -> None:
     for path, tensors in made.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         save_file(_apart(tensors), folder / path, {"format": "pt"})
+    for path, config in made.configs.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ plugin = Plugin(
     package=__name__,
     paper="A Recipe for Scaling up Text-to-Video Generation with Text-free Videos (arXiv 2312.15770)",
     families=("unet3d",),
+    converter="vidgen_tf_t2v.conversion.converted",
     reads=("image", "video", "tuned", "weights"),
     composes_with="It puts tokens of an image beside whatever text a frame reads, so it goes with methods that decide "
     "the text of every absolute frame or how frames are cut into windows.",

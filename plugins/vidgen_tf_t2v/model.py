@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import loading, unet3d
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.tuned import read_tensors
+from vidgen_tf_t2v.conversion import METHOD, UNET
 from vidgen_tf_t2v.ddim import DIFFUSIONS
 from vidgen_tf_t2v.published import read_unet, reads_conditions
 
@@ -25,7 +28,8 @@ def load(
     """The backbone of a checkpoint in VGen's layout: TF-T2V's, or ModelScope's, from which it was tuned.
 
     Args:
-        path: The checkpoint, ``.pth`` or the same names in another format.
+        path: The checkpoint, ``.pth`` or the same names in another format; or the folder that `vidgen convert` made
+            of it.
         parts: A diffusers folder or hub id whose VAE, text encoder and tokenizer are taken.
         variant: Which files of those to prefer, such as ``fp16``.
         trained_frames: Frames the model was trained for.
@@ -44,6 +48,8 @@ def load(
     if diffusion is not None and diffusion not in DIFFUSIONS:
         raise BadRequest(f"model.diffusion={diffusion} is not known.{nearest(diffusion, DIFFUSIONS)}")
     file = loading.located(path)
+    if file.is_dir():
+        return _converted(file, parts, dtype, variant, trained_frames, diffusion)
     if not file.is_file():
         raise BadRequest(f"model.path={path}: there is no such file.")
     if file.name.lower().startswith(("sr_step", "sr600")):
@@ -58,4 +64,20 @@ def load(
     backbone.scheduler_config = dict(DIFFUSIONS[diffusion])
     others = {name: digest for name, digest in backbone.weights.items() if not name.startswith("unet/")}
     backbone.weights = {f"unet/{file.name}": loading.file_hash(file), **others}
+    return backbone
+
+
+def _converted(
+    folder: Path, parts: str, dtype: torch.dtype, variant: str | None, trained_frames: int, diffusion: str | None
+) -> Backbone:
+    from diffusers import UNet3DConditionModel
+
+    unet = loading.load_component(UNet3DConditionModel, str(folder), "unet", dtype)
+    added = folder / METHOD
+    unet.carried = read_tensors(added)[0] if added.is_file() else {}
+    backbone = unet3d.load(parts, dtype=dtype, variant=variant, trained_frames=trained_frames, denoiser=unet)
+    backbone.scheduler_config = dict(DIFFUSIONS[diffusion]) if diffusion else loading.read_scheduler_config(str(folder))
+    others = {name: digest for name, digest in backbone.weights.items() if not name.startswith("unet/")}
+    files = [folder / UNET, *([added] if added.is_file() else [])]
+    backbone.weights = {f"unet/{file.name}": loading.file_hash(file) for file in files} | others
     return backbone

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vidgen_tf_t2v.conversion import METHOD, PUBLISHED, UNET, converted
 from vidgen_tf_t2v.published import models, read_unet
 
 from vidgen_core.errors import BadRequest
@@ -46,6 +47,17 @@ def test_the_layout_loads_with_every_key_accounted_for(name: str, parameters: in
 def test_the_image_layers_of_the_published_checkpoint_make_four_tokens() -> None:
     _, own, _ = models(shapes_of("tf_t2v_unet"), "tf_t2v_unet")
     assert own.image(torch.empty(2, 1024, device="meta")).shape == (2, 4, 1024)
+
+
+@pytest.mark.parametrize("name", ["tf_t2v_unet", "tf_t2v_vcomposer_unet", "vgen_modelscope_unet"])
+def test_the_layout_is_converted_to_that_of_diffusers_and_back(name: str) -> None:
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes_of(name).items()}
+    files = converted(tensors).files
+    assert len(files[UNET]) == 1480
+    if METHOD in files:
+        trained = {f"denoiser.{key}": tensor for key, tensor in files[UNET].items()} | dict(files[METHOD])
+        back = converted(trained).files[PUBLISHED]
+        assert {key: list(tensor.shape) for key, tensor in back.items()} == shapes_of(name)
 
 
 def test_what_is_missing_and_what_is_too_much_is_named() -> None:

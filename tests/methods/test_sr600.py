@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from vidgen_tf_t2v import model, published
+from vgen_weights import network
+from vidgen_tf_t2v import model
 from vidgen_tf_t2v.ddim import inverted
 from vidgen_tf_t2v.method import TFT2V
 from vidgen_tf_t2v.refinement import halved, twice_each
@@ -25,7 +26,6 @@ from vidgen_core.testing import make_run, request
 from vidgen_core.video import read_video
 
 CLIP = "pkg://vidgen_moving_shapes/weights/clip"
-KNOWN = published.Geometry(1, (32, 64), (True, False), latents=4, head_width=8, heads=8, text_width=32)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,7 @@ def files(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """The tiny model as a folder, and its network as a checkpoint of the published names."""
     folder = tmp_path_factory.mktemp("sr600")
     backbone.save(folder / "parts", torch.float32)
-    tensors = {}
-    for name, tensor in backbone.denoiser.state_dict().items():
-        tensors[published.unet_name(name, KNOWN)] = tensor[..., None] if published.along_time(name) else tensor
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "sr.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in network(backbone).items()}, folder / "sr.safetensors")
     return {"refine": str(folder / "sr.safetensors"), "refine_parts": str(folder / "parts")}
 
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from vgen_weights import KNOWN, checkpoint
 from vidgen_streaming import method as streaming
 from vidgen_talc import method as talc
 from vidgen_tf_t2v import extract, networks, published
@@ -90,20 +91,6 @@ def predicted(backbone: Backbone, noisy: Tensor, **options: Any) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------- the published file
-
-
-KNOWN = published.Geometry(1, (32, 64), (True, False), latents=4, head_width=8, heads=8, text_width=32)
-
-
-def checkpoint(backbone: Backbone, conditions: tuple[str, ...] = ("depth", "masked")) -> dict[str, Tensor]:
-    """The tiny model and drawn layers of the method under the published names."""
-    own = networks.fresh(backbone.denoiser, image_width=64, conditions=conditions, gain=0.1).state_dict()
-    tensors = {published.own_name(name): tensor for name, tensor in own.items()}
-    for name, tensor in backbone.denoiser.state_dict().items():
-        over_frames = published.along_time(name)
-        tensors[published.unet_name(name, KNOWN)] = tensor[..., None] if over_frames else tensor
-    first = [backbone.denoiser.conv_in.weight] + ([own["stem.weight"]] if conditions else [])
-    return tensors | {published.FIRST: torch.cat(first, dim=1).detach()}
 
 
 class TestCheckpoint:

@@ -1,0 +1,100 @@
+"""`vidgen convert` for VGen's layout: into diffusers' network and back, with nothing lost and the same videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from vgen_weights import checkpoint, network
+from vidgen_tf_t2v.conversion import METHOD, PUBLISHED, UNET, converted
+from vidgen_tf_t2v.networks import fresh
+from vidgen_tf_t2v.published import FIRST
+
+from vidgen_core.cli import main
+from vidgen_core.config import compose
+from vidgen_core.errors import BadRequest
+from vidgen_core.models import tiny
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.run import generate
+
+CLIP = "pkg://vidgen_moving_shapes/weights/clip"
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return tiny.build()
+
+
+@pytest.fixture(scope="module")
+def folder(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of composed conditions, what it is converted to, and a folder with the other parts."""
+    place = tmp_path_factory.mktemp("conversion")
+    tensors = checkpoint(backbone, conditions=("depth",))
+    torch.save({"state_dict": tensors, "step": 1}, place / "tft2v.pth")
+    backbone.save(place / "parts", torch.float32)
+    assert main(["convert", f"weights={place / 'tft2v.pth'}", f"output.dir={place / 'out'}"]) == 0
+    return place
+
+
+def latents(folder: Path, path: str, into: Path) -> Tensor:
+    asked = ["method=tf_t2v", "model=tf_t2v", f"model.path={folder / path}", f"model.parts={folder / 'parts'}"]
+    asked += ["prompt=a", "num_inference_steps=1", "height=32", "width=32", "num_frames=2", "output.latents=true"]
+    generate(compose([*asked, f"tf_t2v.encoder={CLIP}", f"output.dir={into}"]))
+    return load_file(into / "latents.safetensors")["latents"]
+
+
+def test_the_network_is_one_that_diffusers_reads_with_its_scheduler(folder, backbone) -> None:
+    from diffusers import DDIMScheduler, UNet3DConditionModel
+
+    unet = UNet3DConditionModel.from_pretrained(folder / "out", subfolder="unet")
+    wanted = backbone.denoiser.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in unet.state_dict().items())
+    assert DDIMScheduler.from_pretrained(folder / "out", subfolder="scheduler").config.prediction_type == "v_prediction"
+
+
+def test_either_makes_the_same_video(folder, tmp_path) -> None:
+    ours, theirs = (latents(folder, path, tmp_path / path.replace("/", "_")) for path in ("out", "tft2v.pth"))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_what_was_trained_becomes_the_published_file_and_goes_back(folder, backbone) -> None:
+    published = torch.load(folder / "tft2v.pth", weights_only=True)["state_dict"]
+    network, method = load_file(folder / "out" / UNET), load_file(folder / "out" / METHOD)
+    trained = {f"denoiser.{name}": tensor for name, tensor in network.items()} | method
+    made = converted(trained)
+    assert made is not None
+    back = made.files[PUBLISHED]
+    assert back.keys() == published.keys()
+    assert all(torch.equal(back[name], published[name]) for name in back)
+    assert made.added == {}
+
+
+def test_channels_that_no_condition_was_trained_for_are_zeros(backbone, tmp_path) -> None:
+    own = fresh(backbone.denoiser, image_width=64).state_dict()
+    trained = {f"denoiser.{name}": tensor for name, tensor in backbone.denoiser.state_dict().items()} | own
+    save_file({name: t.contiguous() for name, t in trained.items()}, tmp_path / "tf_t2v.safetensors")
+    assert main(["convert", f"weights={tmp_path / 'tf_t2v.safetensors'}", f"output.dir={tmp_path / 'out'}"]) == 0
+    first = load_file(tmp_path / "out" / PUBLISHED)[FIRST]
+    assert first.shape[1] == 12
+    assert torch.equal(first[:, :4], backbone.denoiser.conv_in.weight)
+    assert not first[:, 4:].any()
+
+
+def test_a_part_of_the_network_is_refused(backbone) -> None:
+    own = fresh(backbone.denoiser, image_width=64).state_dict()
+    trained = {f"denoiser.{name}": t for name, t in backbone.denoiser.state_dict().items() if "attentions" not in name}
+    with pytest.raises(BadRequest, match="trainer.trainable=all"):
+        converted(trained | own)
+
+
+def test_modelscope_has_a_network_and_another_schedule(backbone, tmp_path, capsys) -> None:
+    torch.save(network(backbone), tmp_path / "text2video_pytorch_model.pth")
+    asked = [f"weights={tmp_path / 'text2video_pytorch_model.pth'}", f"output.dir={tmp_path / 'out'}"]
+    assert main(["convert", *asked]) == 0
+    assert json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())["prediction_type"] == "epsilon"
+    assert "tf_t2v.refine=<file>" in capsys.readouterr().out
+    assert not (tmp_path / "out" / METHOD).exists()
