@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -150,3 +151,32 @@ class TestWhatIsBroken:
 def test_a_line_of_text_may_hold_a_caption(tmp_path: Path) -> None:
     listing = write_lines(tmp_path / "list.txt", "a.mp4|||it goes, on: and on", "b c.mp4", "d.mp4|||")
     assert read_listing(listing) == [("a.mp4", "it goes, on: and on"), ("b c.mp4", None), ("d.mp4", None)]
+
+
+class TestMaps:
+    @pytest.fixture
+    def maps(self, files: Path, tmp_path: Path) -> Path:
+        """Depth of one image as an array at half the size, and of the other as a picture."""
+        (tmp_path / "images").mkdir()
+        np.save(tmp_path / "images/0.npy", np.tile(np.linspace(0, 2, 12, dtype=np.float32), (20, 1)))
+        write_image(tmp_path / "images/1.png", grey=16)
+        return tmp_path
+
+    def test_images_bring_them_scaled_and_cut_as_they_are_and_videos_none(self, files: Path, maps: Path) -> None:
+        found = first_of_each(source(files, image_maps={"depth": str(maps)}))
+        shown = {s.name: s.extra["depth"] for s in found["text_to_image"].samples}
+        assert {depth.shape[:1] + depth.shape[2:] for depth in shown.values()} == {(1, 16, 16)}
+        row = shown["images/0.png"][0, 0, 8]
+        assert row.diff().min() > 0 and row[0] < 0.1 and row[-1] > 1.9
+        assert found["image_to_video"].samples[0].extra == {}
+
+    def test_an_image_without_one_is_named_and_replaced(self, files: Path, maps: Path) -> None:
+        (maps / "images/1.png").unlink()
+        batch = first_of_each(source(files, image_maps={"depth": str(maps)}))["image_to_image"]
+        assert [name for name, _ in batch.skipped] == ["images/1.png"] and "it has no depth" in batch.skipped[0][1]
+
+    def test_what_cannot_be_is_refused(self, files: Path) -> None:
+        with pytest.raises(BadRequest, match="data.image_maps.depth=/nowhere is no folder"):
+            source(files, image_maps={"depth": "/nowhere"})
+        with pytest.raises(BadRequest, match="is for a folder or a list of data.images"):
+            source(files, images=None, image_maps={"depth": str(files)})

@@ -22,6 +22,8 @@ from vidgen_core.video import VideoReader
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vidgen_core.data.image_maps import ImageMaps
+
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ENDINGS = {"videos": VIDEOS, "images": IMAGES}
@@ -44,6 +46,7 @@ class Clips(ItemSource):
 
     Attributes:
         captioned: Whether items are shown with their captions, and those without are broken.
+        maps: Of images, which samples then bring as extra tensors; those without are broken.
 
     Raises:
         BadRequest: a rate or size that is none.
@@ -67,6 +70,7 @@ class Clips(ItemSource):
         self.kind, self.frames, self.stride, self.fps = kind, 1 if kind == "images" else frames, stride, fps
         self.start, self.short, self.size, self.crop = start, short, size_of(size), crop
         self.captioned = True
+        self.maps: ImageMaps | None = None
         self._validation: Any = None
 
     def held_out(self) -> Any:
@@ -90,6 +94,8 @@ class Clips(ItemSource):
             indices, read = self._shot(file, rng)
             key = cache_key(identity, indices, self.size, self.crop)
             sample = Sample((caption,), (self.frames,), cache_keys=(key,), name=self.name(item))
+            if self.maps is not None:
+                sample.extra |= self.maps.read(sample.name, self.size, self.crop)
             return self.complete(sample, lambda: self._pixels(read()))
 
     def _shot(self, file: Path, rng: np.random.Generator) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:

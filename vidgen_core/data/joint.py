@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vidgen_core.data.clips import Clips
 from vidgen_core.data.folder import Folder
+from vidgen_core.data.image_maps import ImageMaps
 from vidgen_core.data.mixture import Mixture, Part
 from vidgen_core.data.sample import Source
 from vidgen_core.data.shards import Shards
@@ -64,6 +66,7 @@ def from_files(
     images: str | None = None,
     videos: str | None = None,
     labelled_videos: str | None = None,
+    image_maps: Mapping[str, str] = MappingProxyType({}),
     validation_images: str | None = None,
     validation_videos: str | None = None,
     validation_labelled_videos: str | None = None,
@@ -82,6 +85,7 @@ def from_files(
     """Images, videos whose captions nobody reads, and captioned videos, each a folder, a list or WebDataset shards.
 
     Args:
+        image_maps: Condition -> folder with a map for every image, see ``ImageMaps``.
         validation_images, validation_videos, validation_labelled_videos: The same, held out for validation.
         sizes: Several sizes; every step has one of them. None: all have ``size``.
         shares, images_per_video: As for ``joined``; a kind without data is left out.
@@ -112,6 +116,12 @@ def from_files(
             opened[key] = _opened(key, path, held_out[key], **how, shuffle=shuffle)
         elif held_out[key]:
             raise BadRequest(f"data.validation_{key}={held_out[key]} is given, but no data.{key}. Give both.")
+    if image_maps:
+        if not isinstance(opened.get("images"), Folder):
+            raise BadRequest(
+                "data.image_maps is for data.images=... that is a folder or a list. Give that, or leave it out."
+            )
+        opened["images"].maps = ImageMaps(image_maps)
     sources = {
         kind: [opened[key].copied("text" in TOLD[kind], each) for each in sizes or [size]]
         for kind, key in NEEDED.items()

@@ -33,7 +33,7 @@ def center_crop(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit(frames: Tensor, size: tuple[int, int], crop: str) -> Tensor:
-    """Frames (F, 3, *size), uint8, contiguous, from frames (F, 3, H, W), uint8.
+    """Frames (F, c, *size), contiguous, from frames (F, c, H, W), uint8 or, such as maps, float32.
 
     Args:
         size: Height and width.
@@ -60,7 +60,7 @@ def _scaled(frames: Tensor, shape: tuple[int, int]) -> Tensor:
     if tuple(frames.shape[-2:]) == shape:
         return frames
     scaled = interpolate(frames.float(), shape, mode="bilinear", antialias=True, align_corners=False)
-    return scaled.round().clamp(0, 255).to(frames.dtype)
+    return scaled if frames.is_floating_point() else scaled.round().clamp(0, 255).to(frames.dtype)
 
 
 def size_of(size: int | Sequence[int]) -> tuple[int, int]:
