@@ -178,5 +178,5 @@ class TestMaps:
     def test_what_cannot_be_is_refused(self, files: Path) -> None:
         with pytest.raises(BadRequest, match="data.image_maps.depth=/nowhere is no folder"):
             source(files, image_maps={"depth": "/nowhere"})
-        with pytest.raises(BadRequest, match="is for a folder or a list of data.images"):
+        with pytest.raises(BadRequest, match="data.image_maps is for data.images"):
             source(files, images=None, image_maps={"depth": str(files)})
