@@ -73,22 +73,22 @@ def discover() -> dict[str, Found]:
     found: dict[str, Found] = {}
     taken, brought = taken_names(), Brought()
     # Our own first, so that no name of theirs is taken from them.
-    entries = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e) != "vidgen", e.name))
-    for entry in entries:
-        version = entry.dist.version if entry.dist else "?"
+    entries = {entry: _distribution(entry) for entry in entry_points(group=GROUP)}
+    for entry in sorted(entries, key=lambda e: (entries[e][0] != "vidgen", e.name)):
         try:
             _check_alone(entry, entries)
             card = _card(entry, taken)
             brought.take(entry.name, card)
-            found[entry.name] = Found(entry.name, _distribution(entry), version, card)
+            found[entry.name] = Found(entry.name, *entries[entry], card)
         except (Exception, SystemExit) as error:  # any plugin may fail in any way; it must not take the others down
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            found[entry.name] = Found(entry.name, _distribution(entry), version, None, line, traceback.format_exc())
+            found[entry.name] = Found(entry.name, *entries[entry], None, line, traceback.format_exc())
     return with_needs(dict(sorted(found.items())))
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "?"
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that brings an entry."""
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("?", "?")
 
 
 class Brought:
@@ -206,8 +206,8 @@ def check_pair(one: str, first: Plugin, other: str, second: Plugin) -> None:
             refuse(hook, f"both own '{what}' in their hook '{hook}', which can have one owner. Leave one of them out.")
 
 
-def _check_alone(entry: EntryPoint, entries: Collection[EntryPoint]) -> None:
-    same = [f"'{e.value}' of {e.dist.name if e.dist else '?'}" for e in entries if e.name == entry.name]
+def _check_alone(entry: EntryPoint, entries: Mapping[EntryPoint, tuple[str, str]]) -> None:
+    same = [f"'{e.value}' of {of}" for e, (of, _) in entries.items() if e.name == entry.name]
     if len(same) > 1:
         raise ValueError(f"{len(same)} plugins have the name '{entry.name}': {', '.join(same)}; uninstall all but one")
 
