@@ -6,6 +6,7 @@ import io
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -115,10 +116,8 @@ class Reader:
 
     def command(self, where: str, words: Sequence[str], marks: dict[str, str], printed: io.StringIO) -> None:
         """Run a command of a page, or check as much of it as can be checked here."""
-        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # for the environment
+        while words and re.fullmatch(r"srun|[A-Z_]+=.*", words[0]):  # the same on other machines; the environment
             words = words[1:]
-        if words[0] == "srun":
-            words = [word for word in words[1:] if not word.startswith("-")]
         self.forget()
         program, arguments = words[0], list(words[1:])
         check = getattr(self, f"do_{program}", None)
@@ -208,6 +207,18 @@ class Reader:
         assert tests, f"'{path}' holds no tests"
         for test in tests:
             test()
+        return 0
+
+    def do_sbatch(self, arguments: list[str], marks: dict[str, str]) -> int:
+        """A script that the page wrote: the shell can read it, and what it starts is checked like any command."""
+        (script,) = map(Path, arguments)
+        subprocess.run(["bash", "-n", script], check=True)
+        lines = [line for _, line in Block(1, "bash", script.read_text(), {}).commands]
+        started = [shlex.split(line) for line in lines if line.startswith("srun")]
+        assert started, f"'{script}' starts nothing"
+        for words in started:
+            words = [word for word in words if not re.fullmatch(r"\$[A-Z]+", word)]
+            self.command(f"{script}: {' '.join(words)}", words, {}, io.StringIO())
         return 0
 
     def do_make(self, arguments: list[str], marks: dict[str, str]) -> int:
