@@ -33,7 +33,7 @@ from vidgen_core.values import check_value, flatten, plain, put, set_values
 
 Catalog = dict[str, dict[str, Option]]
 
-GROUPS = ("model", "scheduler", "placement", "output")
+GROUPS = ("model", "scheduler", "noise", "placement", "output")
 """Groups of which one option is chosen; ``method`` takes several, in their order of composition."""
 
 ENTRY_GROUPS = {"config": GROUPS, "train": (*GROUPS, "data", "objective", "trainer")}
@@ -214,19 +214,20 @@ def _choices(
     choices["model"] = _default_model(choices["model"], catalog, methods)
     if tuned and tuned["choices"]["model"] in catalog["model"]:
         choices["model"] = tuned["choices"]["model"]
-    for group in choices:
-        wanted = [catalog["method"][name].value(f"group_defaults.{group}") for name in methods]
-        choices[group] = next((option for option in reversed(wanted) if option), choices[group])
     for override in asked:
-        if override.key in choices:
-            name = str(override.value)
-            options = catalog[override.key]
-            if name not in options:
-                hint = nearest(name, options)
-                names = "" if "There are" in hint else f" There are: {', '.join(sorted(options))}."
-                raise BadRequest(f"There is no {override.key} '{name}'.{hint}{names}")
-            choices[override.key] = name
-    return choices
+        if override.key in choices and str(override.value) not in catalog[override.key]:
+            name, options = str(override.value), catalog[override.key]
+            hint = nearest(name, options)
+            names = "" if "There are" in hint else f" There are: {', '.join(sorted(options))}."
+            raise BadRequest(f"There is no {override.key} '{name}'.{hint}{names}")
+    written = {override.key: str(override.value) for override in asked if override.key in choices}
+    choices["model"] = written.get("model", choices["model"])
+    # The user's, else that of the last method which has one, else the model's.
+    advisers = [catalog["model"][choices["model"]], *(catalog["method"][name] for name in methods)]
+    for group in choices:
+        wanted = [adviser.value(f"group_defaults.{group}") for adviser in advisers]
+        choices[group] = next((option for option in reversed(wanted) if option), choices[group])
+    return choices | written
 
 
 def _default_option(catalog: Catalog, group: str, entry: str) -> str:

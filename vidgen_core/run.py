@@ -16,7 +16,7 @@ from vidgen_core import placement as placements
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.instantiate import built_methods, instantiate
 from vidgen_core.moments import Moments
-from vidgen_core.noise import keyed_noise
+from vidgen_core.noise import Prior, keyed_noise
 from vidgen_core.request import Request, single_scene
 from vidgen_core.windows import FrameBlock as FrameBlock
 from vidgen_core.windows import Group as Group
@@ -59,6 +59,7 @@ class Run:
         self.provenance: dict[str, Any] = {}
         self.batch: Batch | None = None
         self.latent_cache: LatentCache | None = None
+        self._prior: Prior | None = instantiate(config["noise"]) if config.get("noise") else None
         self.notes: list[str] = []  # warnings for the user, shown once
         for note in moments.notes:
             self.warn(note)
@@ -89,13 +90,18 @@ class Run:
 
     def noise(self, window: Window, step: int = -1) -> Tensor:
         """Unit normal noise (B, C, F, h, w) of a window's absolute frames; see ``noise.py``."""
+        own = self._drawn(window.span, window.group, step)
+        # No frame of any group, so that what is common is the same in all of them.
+        return own if self._prior is None else self._prior(own, self._drawn(range(-1, 0), -1, step))
+
+    def _drawn(self, frames: range, group: int, step: int) -> Tensor:
         return keyed_noise(
             self.request.seed,
             [video.index for video in self.request.videos],
-            window.span,
+            frames,
             self.backbone.latent_shape(self.request.height, self.request.width),
             stage=self.stage,
-            group=window.group,
+            group=group,
             step=step,
         )
 
