@@ -20,7 +20,7 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import file_hash
-from vidgen_core.models.tuned import Exchange, base_of, weights_of
+from vidgen_core.models.tuned import Exchange, is_of_another, weights_of
 from vidgen_core.run import Group, Run, Window
 from vidgen_streaming import published
 from vidgen_streaming.apm import TokenTable
@@ -135,7 +135,7 @@ class Streaming(Chunked):
         run.provenance["streaming"] = {"weights": {file.name: file_hash(file)}}
         parts, base = published.read(file)
         parts.check(backbone.denoiser, len(backbone.text_attention.layers), str(file))
-        if base and base_of(backbone) and base != base_of(backbone):
+        if is_of_another(base, backbone):
             # A tuned relative of the model works nearly as well; what is not even of its shape is refused below.
             run.warn(f"'{file}' was learnt on other weights of this model; it is used on those that are loaded.")
         return parts, str(file)

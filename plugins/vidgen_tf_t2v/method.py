@@ -22,7 +22,7 @@ from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.image_encoder import ImageEncoder
 from vidgen_core.models.loading import file_hash
-from vidgen_core.models.tuned import check_base, read_tensors, replaced, weights_of
+from vidgen_core.models.tuned import check_base, is_of_another, read_tensors, replaced, weights_of
 from vidgen_core.request import Request
 from vidgen_core.run import FrameBlock, Run, Window
 from vidgen_core.training.learner import PARTS
@@ -172,10 +172,14 @@ class TFT2V:
         tensors, base_model = read_tensors(file)
         if is_published(tensors):
             raise BadRequest(f"'{file}' is a whole published model. Give it as that: model=tf_t2v model.path={file}.")
-        check_base(base_model, backbone, file)
         run.provenance[self.name] = {"weights": {file.name: file_hash(file)}}
         base = {name.removeprefix(DENOISER): t for name, t in tensors.items() if name.startswith(DENOISER)}
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(DENOISER)}
+        if base:
+            check_base(base_model, backbone, file)
+        elif is_of_another(base_model, backbone):
+            # What stands beside the network goes with a tuned relative of the model as well.
+            run.warn(f"'{file}' was learnt on other weights of this model; it is used on those that are loaded.")
         return own, base, str(file)
 
     def made(self, run: Run, backbone: Backbone, own: Mapping[str, Tensor], source: str) -> Networks:

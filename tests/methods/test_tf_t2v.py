@@ -338,6 +338,27 @@ class TestVideos:
         with pytest.raises(BadRequest, match="reaches beyond the 1000 steps of training"):
             steps(1000)
 
+    @pytest.mark.parametrize("steps", [1, 6, 7, 30, 333, 999])
+    def test_any_number_of_steps_is_that_many_and_stays_finite(self, steps) -> None:
+        run = make_run(request(num_inference_steps=steps))
+        run.backbone = SimpleNamespace(scheduler_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
+        scheduler = run.make_scheduler()
+        timesteps = run.timesteps(scheduler)
+        assert len(timesteps) == steps
+        x = torch.randn(1, 4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+        for t in timesteps:
+            x = scheduler.step(torch.ones_like(x), t, x, return_dict=False)[0]
+        assert x.isfinite().all()
+
+    def test_a_step_at_the_end_of_the_schedule_is_visited_or_refused(self) -> None:
+        run = make_run(request(num_inference_steps=999))
+        run.backbone = SimpleNamespace(scheduler_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
+        assert int(run.timesteps(run.make_scheduler())[0]) == 999
+        beyond = make_run(request(num_inference_steps=1000))
+        beyond.backbone = run.backbone
+        with pytest.raises(BadRequest, match="timestep_spacing=trailing"):
+            beyond.timesteps(beyond.make_scheduler())
+
     def test_from_pure_noise_the_video_is_finite(self) -> None:
         backbone = tiny.build()
         backbone.scheduler_config = dict(DIFFUSIONS["v_zero_snr"])
@@ -560,3 +581,34 @@ class TestExtraction:
         for name in ("canny", "motion"):
             with pytest.raises(BadRequest, match=r"frames for 90. Ask for as many"):
                 extracted(name, str(CIRCLE), 90)
+
+
+# ---------------------------------------------------------------------------------- beside a model that is there
+
+
+@pytest.mark.parametrize(("wanted", "of_the_network"), [("none", False), ("all", True)])
+def test_the_image_layers_can_be_trained_alone(backbone, wanted, of_the_network) -> None:
+    with run_of(backbone, request()) as (_, method):
+        training = SimpleNamespace(config={"trainer": {"trainable": wanted}})
+        names = method.trainable(training, backbone)
+    assert {"image.0.weight", "image.2.bias"} <= set(names)
+    assert any(name.startswith("denoiser.") for name in names) == of_the_network
+
+
+@pytest.mark.parametrize("with_network", [False, True])
+def test_layers_that_were_learnt_beside_a_relative_are_used_with_a_word_and_its_network_is_not(
+    backbone, tmp_path, with_network
+) -> None:
+    tensors = dict(networks.fresh(backbone.denoiser, image_width=64).state_dict())
+    if with_network:
+        tensors["denoiser.conv_in.weight"] = backbone.denoiser.conv_in.weight.detach().clone()
+    save_file(tensors, tmp_path / "tf_t2v.safetensors", {"base": "another"})
+    backbone.weights = {"unet/model.safetensors": "its hash"}
+    settings = {**SETTINGS, "weights": {"tf_t2v": str(tmp_path / "tf_t2v.safetensors")}}
+    run = make_run(request(), {"tf_t2v": TFT2V()}, settings)
+    if with_network:
+        with pytest.raises(BadRequest, match="tuned on another model"), opened(run, backbone):
+            pass
+    else:
+        with opened(run, backbone):
+            assert "learnt on other weights" in run.notes[0]

@@ -89,9 +89,14 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     return dict(found), ""
 
 
+def is_of_another(base: str, backbone: Backbone) -> bool:
+    """Whether tensors were learnt on the weights of another model than the one that was loaded, as far as is known."""
+    return bool(base and base_of(backbone) and base != base_of(backbone))
+
+
 def check_base(base: str, backbone: Backbone, file: Path) -> None:
     """Raise BadRequest where tensors were learnt on the weights of another model."""
-    if base and base_of(backbone) and base != base_of(backbone):
+    if is_of_another(base, backbone):
         raise BadRequest(
             f"'{file}' was tuned on another model than the one that was loaded. Give the model of the tuning: model=, "
             "model.path=."

@@ -22,6 +22,7 @@ PARTS = {
     "all": lambda name: True,
     "temporal": lambda name: "temp_convs" in name or "temp_attentions" in name,
     "spatial": lambda name: not any(part in name for part in ("temp_convs.", "temp_attentions.", "transformer_in.")),
+    "none": lambda name: False,
 }
 """``trainer.trainable`` -> whether a parameter of the denoiser trains."""
 
