@@ -30,13 +30,11 @@ from vidgen_core.plugin import discover, method_plugin
 from vidgen_core.request import single_scene
 from vidgen_core.run import CORE_HOOKS, Run, frames, opened
 from vidgen_core.snapshot import Snapshot
-from vidgen_core.trial import trial_keys
+from vidgen_core.trial import TRAINING_HOOKS, trial_keys
 from vidgen_core.unpackaged import of_file, of_object
 
 HEAVY = ("torch", "numpy", "diffusers", "transformers", "accelerate", "hydra", "omegaconf", "cv2", "av", "decord")
 """What the module of a card must not import, because ``vidgen list`` imports every card."""
-
-TRAINING_HOOKS = ("data", "trainable", "training_step", "losses", "finish_training")
 
 Method = str | Path | Callable[[], object]
 """The name of an installed method, the path of a Python file with one, or what makes an object, such as a class."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vidgen_core.errors import Conflict, VidgenError
 from vidgen_core.plugin import Found, method_plugin
-from vidgen_core.trial import composed_trial, trial_keys, video_of
+from vidgen_core.trial import composed_trial, trains_only, trial_keys, video_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,18 +101,28 @@ class Matrix:
         for name in methods:
             if self._idle(name, methods, together):
                 others = " and ".join(f"'{other}'" for other in methods if other != name)
-                return Verdict(methods, FAULTY, told=f"'{name}' changes nothing beside {others}.")
+                told = f"'{name}' changes nothing beside {others}."
+                if self._idle_alone(name):
+                    told += " Nor alone: its card's `trial` must give the keys with which it does something."
+                return Verdict(methods, FAULTY, told=told)
         return Verdict(methods, RUNS)
 
     def _idle(self, name: str, methods: tuple[str, ...], together: Tensor) -> bool:
-        """Whether the video is the same without one of its methods."""
+        """Whether the video is the same without one of its methods, where that is for more than training."""
         import torch
 
         try:
             without = self._video(tuple(other for other in methods if other != name), methods)
         except VidgenError:  # the others cannot do without it, such as an image model that reads depth
             return False
-        return without.shape == together.shape and torch.allclose(without, together, atol=1e-4)
+        same = without.shape == together.shape and torch.allclose(without, together, atol=1e-4)
+        return same and not trains_only(self.found, name, self.cards[name])
+
+    def _idle_alone(self, name: str) -> bool:
+        try:
+            return self._idle(name, (name,), self._video((name,), (name,)))
+        except Exception:  # that it fails alone is not what is looked for here
+            return False
 
     def _video(
         self, methods: tuple[str, ...], among: tuple[str, ...], before_weights: Callable[[], None] = lambda: None

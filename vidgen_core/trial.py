@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vidgen_core.config import Composed, compose
+from vidgen_core.hookspecs import kinds
+from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES
 from vidgen_core.plugin import READS, Found, Plugin
 
@@ -22,6 +24,8 @@ SMALL: dict[str, Any] = {
     "placement.device": "cpu",
     "placement.dtype": "fp32",
 }
+TRAINING_HOOKS = ("data", "trainable", "training_step", "losses", "finish_training")
+"""Hooks that only a training calls."""
 TINY = {"unet3d": "tiny", "unet2d": "tiny_image"}
 """Family -> the model on which methods of it are tried where their cards name none."""
 
@@ -51,6 +55,12 @@ def composed_trial(found: Mapping[str, Found], methods: Iterable[str], keys: Map
     files = [entry.distribution for entry in entries if entry.build is not None and entry.version]
     objects = {entry.name: entry.build() for entry in entries if entry.build is not None and not entry.version}
     return compose([], {**keys, "method": [objects.get(name, name) for name in methods], FILES: files})
+
+
+def trains_only(found: Mapping[str, Found], name: str, card: Plugin) -> bool:
+    """Whether a method has hooks of trainings alone, so that videos are the same without it."""
+    method = built_methods(composed_trial(found, [name], trial_keys({name: card})))[name]
+    return all(hook in TRAINING_HOOKS for hook in kinds() if hasattr(getattr(method, hook, None), "vidgen_impl"))
 
 
 def video_of(composed: Composed, before_weights: Callable[[], None] = lambda: None) -> Tensor:

@@ -73,6 +73,11 @@ class Yields:
         return None if "tints" in run.moments.methods else latents + 0.6
 
 
+class Idle:
+    @hookimpl
+    def on_step(self): ...
+
+
 class Plans:
     @hookimpl
     def plan(self, run):
@@ -103,6 +108,12 @@ class TextsToo(Texts):
     pass
 
 
+class Trains:
+    @hookimpl
+    def losses(self):
+        return {}
+
+
 def verdict_of(*methods: object):
     entries = [of_object(method) for method in methods]
     names = [entry.name for entry in entries]
@@ -114,6 +125,8 @@ def verdict_of(*methods: object):
     [
         ((Plans(), PlansToo()), REFUSED, "'plans' and 'plans_too' both want to own 'plan'.*owner.plan=plans"),
         ((Tints(), Yields()), FAULTY, "'yields' changes nothing beside 'tints'"),
+        ((Tints(), Trains()), RUNS, "^$"),
+        ((Tints(), Idle()), FAULTY, "'idle' changes nothing beside 'tints'. Nor alone: its card's `trial` must give"),
         ((Tints(), Fails()), FAULTY, "'fails' failed in its hook 'on_step': AssertionError: it is not alone"),
         ((Texts(), TextsToo()), FAULTY, "both supply 'text'.*told only when weights are loaded: the card .*`claims`"),
     ],

@@ -14,6 +14,8 @@ import yaml
 
 from vidgen_core import HOOK_API_VERSION, cli
 from vidgen_core.commands.new import FAMILIES, package_files
+from vidgen_core.matrix import REFUSED, RUNS, Matrix
+from vidgen_core.plugin import discover
 from vidgen_core.testing import request, video
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -51,6 +53,8 @@ def test_a_package_of_each_family_passes_its_own_tests(family: str, tmp_path: Pa
     changed = not torch.equal(video(request()), video(request(), {f"{family}_idea": method(**CHANGES[family])}))
     assert changed == bool(CHANGES[family])
     assert import_module(f"vidgen_{family}_idea").plugin.hook_api == HOOK_API_VERSION
+    verdict = Matrix(discover(), ["talc", f"{family}_idea"]).tried(("talc", f"{family}_idea"))
+    assert verdict.outcome == (REFUSED if family == "conditioning" else RUNS), verdict.told
 
 
 @pytest.mark.parametrize("written", ["my_idea --family=training", "--family training my_idea"])

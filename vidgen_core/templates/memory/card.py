@@ -9,5 +9,6 @@ plugin = Plugin(
     families=("unet3d", "unet2d"),
     composes_with="It decides how frames are cut into chunks, so it goes with methods that decide the text of a frame.",
     remembers="the mean latents of the first chunk, one number a channel, for as long as the video is made",
+    trial={"my_method.chunk": 2},
     hook_api=1,
 )
