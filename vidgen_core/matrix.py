@@ -96,7 +96,7 @@ class Matrix:
                 return Verdict(methods, REFUSED, conflict.over, str(conflict))
             late = "This is told only when weights are loaded: the card of one must say so, by `claims` or `excludes`."
             return Verdict(methods, FAULTY, told=f"{conflict} {late}")
-        except Exception as error:  # a method may fail in any way
+        except (Exception, SystemExit) as error:  # a method may fail in any way
             return Verdict(methods, FAULTY, told=f"{type(error).__name__}: {error}")
         for name in methods:
             if self._idle(name, methods, together):

@@ -159,6 +159,10 @@ def check_card(name: str, plugin: Plugin, taken: Collection[str]) -> None:
     if not OLDEST_HOOK_API <= written <= HOOK_API_VERSION:
         mend = "update vidgen" if written > HOOK_API_VERSION else "update the plugin"
         raise TypeError(f"it was written for hook API {written}, this vidgen serves {_served()}; {mend}")
+    for part in ("families", "reads", "claims", "needs"):
+        value = getattr(plugin, part)
+        if isinstance(value, str):
+            raise TypeError(f"its card's {part}='{value}' is one text, not a tuple of them: write {part}=('{value}',)")
     for key in plugin.reads:
         if key not in READS:
             raise ValueError(f"its card reads '{key}'.{nearest(key, READS)}")

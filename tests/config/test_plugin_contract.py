@@ -124,6 +124,11 @@ def test_models_and_schedulers_name_no_other_code_either(capsys, install_plugin,
         ({}, ", commands={'list': 'lists'}", "it brings command=list, which 'vidgen' brings already"),
         ({}, ", commands={'My-list': 'lists'}", "its command 'My-list' is not made of small letters"),
         ({}, ", claims=('text',)", "its card claims 'text', which is not <hook>.<what>"),
+        (
+            {},
+            ", families=('unet3d')",
+            "its card's families='unet3d' is one text, not a tuple of them: write families=(",
+        ),
         ({}, ", needs=('absent',)", "it needs the plugin 'absent', which is not installed; install it"),
     ],
 )

@@ -13,7 +13,9 @@ from vidgen_core.plugin import catalog_of, commands_of, discover
 GROUPS = {
     "Models": "model",
     "Data": "data",
+    "Objectives": "objective",
     "Schedulers": "scheduler",
+    "Noise": "noise",
     "Experiments": "experiment",
     "Metrics": "metric",
     "Judges": "judge",

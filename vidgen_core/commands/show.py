@@ -17,7 +17,7 @@ from vidgen_core.plugin import Found, Plugin, catalog_of, check_pair, discover
 from vidgen_core.unpackaged import files_of, joined, of_file
 
 PREFIXES = {
-    **{"model": "model.", "data": "data.", "scheduler": "scheduler."},
+    **{group: f"{group}." for group in ("model", "data", "objective", "scheduler", "noise")},
     "experiment": "",
     "metric": "metrics.{}.",
     "judge": "judge.",
