@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-for folder in (Path(__file__).parent, Path(__file__).parents[1] / "cli"):
-    sys.path.insert(0, str(folder))
+for folder in ("docs", "cli", "methods"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))

@@ -30,6 +30,10 @@ AS_WRITTEN = ("list", "show", "explain", "new", "convert", "replay", "matrix")
 OF_TRAINING = ("trainer", "data", "objective")
 """First parts of keys that only a training knows."""
 
+SMALL = {"trainer.workers": 0, "trainer.accumulation": 1, "trainer.sample_every": 0}
+SMALL |= {"trainer.validation_samples": 1, "trainer.validation_timesteps": 500}
+"""What every training is run with: no processes beside it, and as little in a step as there can be."""
+
 
 class Reader:
     """Does what blocks say, or raises AssertionError.
@@ -241,11 +245,11 @@ class Reader:
 
 def changed(verb: str, arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     """A command with other values, of those keys that its verb knows."""
-    keys = [key for key in keys if verb == "train" or key.partition(".")[0] not in OF_TRAINING]
-    put = {key.partition("=")[0].removeprefix("methods.") for key in keys}
-    if verb == "train":
-        keys.append("trainer.workers=0")  # processes that would take longer to start than they save
-    return [a for a in arguments if a.partition("=")[0].removeprefix("methods.") not in put] + keys
+    put = {**SMALL, **{key: value for key, _, value in (key.partition("=") for key in keys)}}
+    if verb != "train":
+        put = {key: value for key, value in put.items() if key.partition(".")[0] not in OF_TRAINING}
+    written = [argument for argument in arguments if argument.partition("=")[0] not in put]
+    return [*written, *(f"{key}={value}" for key, value in put.items())]
 
 
 def evaluation_composed(arguments: Sequence[str]) -> int:

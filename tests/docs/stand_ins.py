@@ -7,8 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from published_weights import published
+from vgen_weights import checkpoint
 
+from vidgen_core.models import tiny
 from vidgen_core.video_writer import VideoWriter
 
 SETS = ("single_character_multiple_context", "different_characters_same_context", "captions_from_real_videos")
@@ -46,9 +49,9 @@ def put(path: Path) -> None:
     elif path.suffix == ".npz":
         np.savez(path, depth=_noise(64, 64)[..., 0].astype(np.float32))
     elif path.suffix == ".ckpt":
-        import torch
-
         torch.save({"state_dict": published(), "global_step": 3}, path)
+    elif path.suffix == ".pth":
+        torch.save(checkpoint(tiny.build()), path)
     else:
         raise AssertionError(f"nobody knows what '{path.name}' holds")
 

@@ -16,22 +16,19 @@ from vidgen_core.plugin import Plugin, catalog_of, discover
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
-FREE = ("owner", "weights", "trainer.rate_scale", "scheduler.options", "tf_t2v.maps")
-"""Keys below which the user names others."""
-
 FILES = (".txt", ".md", ".yaml", ".json")
 
 
 @cache
-def known_keys() -> set[str]:
-    """Every key of every verb, as it is written on a command line."""
-    keys = {"stages", "method", "plugin"}
+def known_keys() -> dict[str, bool]:
+    """Every key of every verb, as it is written on a command line -> whether the user names others below it."""
+    keys = dict.fromkeys(("stages", "method", "plugin"), False)
     prefixes = {"": "", "experiment": "", "method": "{}.", "metric": "metrics.{}."}
     for group, options in catalog_of(discover()).items():
-        keys.add(group)
+        keys[group] = False
         for name, option in options.items():
             prefix = prefixes.get(group, f"{group}.").format(name)
-            keys |= {f"{prefix}{key}" for key in option.keys}
+            keys |= {f"{prefix}{key}": entry.value == "{}" for key, entry in option.keys.items()}
     return keys
 
 
@@ -51,8 +48,8 @@ def named_keys(span: str) -> list[str]:
 @pages
 def test_every_key_that_is_named_is_one(page: Path) -> None:
     keys = {key for span in spans(page) if not re.search(r"[({]", span) for key in named_keys(span)}
-    unknown = {key for key in keys - known_keys() if not key.startswith(tuple(f"{free}." for free in FREE))}
-    assert not unknown
+    free = tuple(f"{key}." for key, others in known_keys().items() if others)
+    assert {key for key in keys - known_keys().keys() if not key.startswith(free)} == set()
 
 
 @pages
