@@ -36,6 +36,7 @@ from vidgen_core.training.learner import Learner, choose_trainables, dropout_of
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
+from vidgen_core.training.sharding import put_together, whole
 from vidgen_core.training.validation import draw_samples, evaluating, validate
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def train(composed: Composed) -> list[Path]:
         optimiser = make_optimiser(learner.trainables, options)
         schedule = make_schedule(optimiser, options, steps)
         wrapped, optimiser = accelerator.prepare(learner, optimiser)
+        learner.renew()
         accelerator.register_for_checkpointing(schedule)
         averaged = make_average(learner.trainables, options["ema"])
         checkpoints = Checkpoints(
@@ -128,6 +130,8 @@ def train(composed: Composed) -> list[Path]:
                 with evaluating(learner, averaged):
                     draw_samples(run, requests, folder / "samples", done)
         checkpoints.put_final_weights(options["export"])
+        put_together(learner)
+        learner.renew()
         if accelerator.is_main_process:
             moments.finish_training(run=run, backbone=run.backbone)
             files = write_result(run, learner, folder, options["export_dtype"])
@@ -160,7 +164,7 @@ def optimise(
             sums[name] = sums.get(name, 0) + term.detach().float() / micros
         seen.append(([sample.name for sample in batch.samples], total.detach()))
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = accelerator.clip_grad_norm_(parameters, options["max_grad_norm"] or math.inf)
+    norm = whole(accelerator.clip_grad_norm_(parameters, options["max_grad_norm"] or math.inf))
     # Under a gradient scaler the optimiser itself leaves a step out and lowers the scale.
     if torch.isfinite(norm) or accelerator.scaler is not None:
         optimiser.step()

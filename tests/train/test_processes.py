@@ -9,20 +9,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from trainings import arguments, curve, last, numbers, same
 
 from vidgen_core.config import compose
+from vidgen_core.errors import BadRequest
 from vidgen_core.train import train
+from vidgen_core.training.machine import check_fsdp
 
 HERE = Path(__file__).parent
 
 
-def launch(processes: int, steps: int, *given: str) -> str:
+def launch(processes: int, steps: int, *given: str, driver: str = "driver.py") -> str:
     """Train in processes of their own; returns what they said."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, str(HERE / "driver.py"), str(steps), *given],
+        [*launcher, str(HERE / driver), str(steps), *given],
         env=environment,
         cwd=HERE,
         capture_output=True,
@@ -70,13 +73,43 @@ JOINT = (
 )
 
 
-def test_images_and_videos_give_one_curve_begun_by_two_processes_and_ended_by_one(tmp_path: Path) -> None:
-    shared, alone = tmp_path / "shared", tmp_path / "alone"
-    assert "interrupted" in launch(2, 5, *JOINT, f"output.dir={shared}")
-    one = (*JOINT, "trainer.batch_size=2")
-    train(compose([*one, f"output.dir={shared}", "resume=true"], entry="train"))
-    train(compose([*one, f"output.dir={alone}"], entry="train"))
-    mixed, whole = curve(shared), curve(alone)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process with as many samples a step as two have."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    train(compose([*JOINT, "trainer.batch_size=2", f"output.dir={out}"], entry="train"))
+    return out
+
+
+def test_images_and_videos_give_one_curve_begun_by_two_processes_and_ended_by_one(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    assert "interrupted" in launch(2, 5, *JOINT, f"output.dir={out}")
+    train(compose([*JOINT, "trainer.batch_size=2", f"output.dir={out}", "resume=true"], entry="train"))
+    mixed, whole = curve(out), curve(alone)
     assert [sorted(line) for line in mixed] == [sorted(line) for line in whole]  # the same kind in every step
     assert numbers(mixed, "loss") == pytest.approx(numbers(whole, "loss"), rel=2e-4)
-    assert json.loads((shared / "checkpoints/step_00000005/state.json").read_text())["processes"] == 2
+    assert json.loads((out / "checkpoints/step_00000005/state.json").read_text())["processes"] == 2
+
+
+def test_spread_over_two_processes_by_fsdp_and_resumed_it_is_the_same_training(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fsdp"
+    short = [key for key in JOINT if "max_steps" not in key and "checkpoint_every" not in key]
+    short += ["trainer.max_steps=4", "trainer.checkpoint_every=2", f"output.dir={out}"]
+    assert "interrupted" in launch(2, 3, *short, driver="driver_fsdp.py")
+    assert (out / "checkpoints/step_00000004/optimizer_0").is_dir()  # a part of every process
+    assert numbers(curve(out), "loss") == pytest.approx(numbers(curve(alone), "loss")[:4], rel=2e-4)
+    learnt, expected = (load_file(run / "methods/tf_t2v.safetensors") for run in (out, alone))
+    assert {n: t.shape for n, t in learnt.items()} == {n: t.shape for n, t in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("second", "options", "message"),
+    [
+        (False, {}, "accelerate launch --use_fsdp --fsdp_version 2"),
+        (True, {"sample_every": 5}, "trainer.sample_every draws samples in one process"),
+        (True, {"validate_every": 5}, "validation_samples=7 cannot be shared evenly by 2 processes"),
+    ],
+)
+def test_what_fsdp_cannot_do_is_refused(second: bool, options: dict[str, int], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        check_fsdp(second, 2, {"sample_every": 0, "validate_every": 0, "validation_samples": 7, **options})

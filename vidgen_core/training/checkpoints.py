@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.training.disk import disk_explained
+from vidgen_core.training.sharding import spread_as, whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,6 +59,11 @@ class Checkpoints:
         accelerator.register_load_state_pre_hook(self._load_weights)
 
     @property
+    def _by_fsdp(self) -> bool:
+        """Whether every process writes a part of the optimiser."""
+        return bool(getattr(self.accelerator, "is_fsdp2", False))
+
+    @property
     def index(self) -> dict[str, Any]:
         """``last``: name of the newest, ``best``: its step and validation loss; either may be absent."""
         file = self.folder / "index.json"
@@ -73,6 +79,7 @@ class Checkpoints:
             self.accelerator.save_state(str(fresh), safe_serialization=True)
             if self.accelerator.is_main_process:
                 state = {"step": step, "processes": self.accelerator.num_processes, "samples": self.samples}
+                state["fsdp"] = self._by_fsdp
                 if self.averaged is not None:
                     state["averaged"] = {k: v for k, v in self.averaged.state_dict().items() if k != "shadow_params"}
                 (fresh / STATE).write_text(json.dumps(state))
@@ -87,9 +94,11 @@ class Checkpoints:
         if not math.isfinite(loss) or (best is not None and best["loss"] <= loss):
             return
 
+        weights = self.final_weights()
+
         def write(fresh: Path) -> None:
             if self.accelerator.is_main_process:
-                save_file(self.final_weights(), fresh / WEIGHTS)
+                save_file(weights, fresh / WEIGHTS)
 
         self._write_whole("best", write)
         self._note(best={"step": step, "loss": loss})
@@ -110,17 +119,20 @@ class Checkpoints:
                 f"'{folder}' is of a training with {state['samples']} samples a step, this one has {self.samples}. "
                 "trainer.batch_size, trainer.accumulation and the processes may change as long as their product stays."
             )
+        if state.get("fsdp", False) != self._by_fsdp:
+            kind = "without" if self._by_fsdp else "with"
+            raise BadRequest(f"'{folder}' was written {kind} FSDP. Start the training as it was started then.")
         self.accelerator.load_state(str(folder))
         if self.averaged is not None:
             shadow = load_file(folder / AVERAGED)
-            self.averaged.load_state_dict(state["averaged"] | {"shadow_params": [shadow[n] for n in self.trainables]})
-            self.averaged.to(self.accelerator.device)
+            kept = [spread_as(shadow[name], parameter) for name, parameter in self.trainables.items()]
+            self.averaged.load_state_dict(state["averaged"] | {"shadow_params": kept})
         return int(state["step"])
 
     def final_weights(self) -> dict[str, Tensor]:
         """Name -> the averaged parameter where there are averages, else the parameter itself; on the CPU."""
         values = self.trainables.values() if self.averaged is None else self.averaged.shadow_params
-        return {n: v.detach().cpu().contiguous() for n, v in zip(self.trainables, values, strict=True)}
+        return {n: whole(v.detach()).cpu().contiguous() for n, v in zip(self.trainables, values, strict=True)}
 
     @torch.no_grad()
     def put_final_weights(self, which: str) -> None:
@@ -128,7 +140,7 @@ class Checkpoints:
         file = self.folder / "best" / WEIGHTS
         found = load_file(file) if which == "best" and file.is_file() else self.final_weights()
         for name, parameter in self.trainables.items():
-            parameter.copy_(found[name])
+            parameter.copy_(spread_as(found[name], parameter))
 
     # ------------------------------------------------------------------------------------------- files
 
@@ -144,11 +156,12 @@ class Checkpoints:
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         weights.clear()  # accelerate is to save no model: most of it is frozen
+        own = {name: whole(p.detach()).cpu().contiguous() for name, p in self.trainables.items()}
+        averaged = self.final_weights() if self.averaged is not None else {}
         if self.accelerator.is_main_process:
-            own = {name: p.detach().cpu().contiguous() for name, p in self.trainables.items()}
             save_file(own, Path(folder) / WEIGHTS)
-            if self.averaged is not None:
-                save_file(self.final_weights(), Path(folder) / AVERAGED)
+            if averaged:
+                save_file(averaged, Path(folder) / AVERAGED)
 
     @torch.no_grad()
     def _load_weights(self, models: list[Any], folder: str) -> None:
@@ -162,7 +175,7 @@ class Checkpoints:
                 f"'{min(other)}'. Resume with the model, methods and trainer.trainable that wrote it."
             )
         for name, parameter in self.trainables.items():
-            parameter.copy_(found[name])
+            parameter.copy_(spread_as(found[name], parameter))
 
     def _write_whole(self, name: str, write: Callable[[Path], None]) -> None:
         fresh, final = self.folder / f".{name}.unfinished", self.folder / name

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vidgen_core.conditioning import TextTable, warn_cut
 from vidgen_core.errors import BadRequest, VidgenError, nearest
 from vidgen_core.moments import CORE
+from vidgen_core.training.sharding import units_of
 
 if TYPE_CHECKING:
     from vidgen_core.data.sample import Batch
@@ -56,6 +57,14 @@ class Learner(nn.Module):
         trained = {id(parameter) for parameter in trainables.values()}
         self.text_trains = text_encoder is not None and any(id(p) in trained for p in text_encoder.parameters())
         self._texts = EncodedTexts(run)
+        self._no_split_modules = units_of(self)  # what FSDP spreads by itself, if the launcher does not say
+        paths = {id(parameter): path for path, parameter in self.named_parameters()}
+        self._paths = {name: paths[id(parameter)] for name, parameter in trainables.items()}
+
+    def renew(self) -> None:
+        """Take the parameters that train as they are now: FSDP puts others in their places."""
+        parameters = dict(self.named_parameters())
+        self.trainables.update({name: parameters[path] for name, path in self._paths.items()})
 
     def train(self, mode: bool = True) -> Learner:
         """As every module, but what is frozen beside the denoiser stays as it is sampled: without its dropout."""

@@ -52,8 +52,13 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
     # The launcher's own number would scale gradients once more; micro-batches are ours to count.
     accelerator.gradient_accumulation_steps = 1
     kind = str(accelerator.distributed_type).rpartition(".")[2]
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise BadRequest(f"The launcher asks for {kind}, which vidgen does not know. Configure plain GPUs or CPUs.")
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
+        raise BadRequest(
+            f"The launcher asks for {kind}, which vidgen does not know. Configure plain GPUs or CPUs, or version 2 "
+            "of FSDP."
+        )
+    if kind == "FSDP":
+        check_fsdp(bool(getattr(accelerator, "is_fsdp2", False)), accelerator.num_processes, options)
     wanted = options["processes"]
     if wanted and wanted != accelerator.num_processes:
         raise BadRequest(
@@ -65,6 +70,23 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
         if name not in present:
             raise BadRequest(f"trainer.trackers: '{name}' is not installed. Install it, or leave it out.")
     return accelerator
+
+
+def check_fsdp(second: bool, processes: int, options: Mapping[str, Any]) -> None:
+    """Raise BadRequest for what a training by FSDP cannot do: every process must call the network as often as others.
+
+    Args:
+        second: Whether it is FSDP's second version.
+    """
+    if not second:
+        raise BadRequest("Of FSDP vidgen knows version 2: accelerate launch --use_fsdp --fsdp_version 2 ...")
+    if options["sample_every"]:
+        raise BadRequest("trainer.sample_every draws samples in one process, which FSDP does not allow. Leave it out.")
+    if options["validate_every"] and options["validation_samples"] % processes:
+        raise BadRequest(
+            f"trainer.validation_samples={options['validation_samples']} cannot be shared evenly by {processes} "
+            "processes, as FSDP needs. Give a multiple."
+        )
 
 
 def _refuse_placement(placement: Mapping[str, Any]) -> None:

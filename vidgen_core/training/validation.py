@@ -12,6 +12,7 @@ import torch
 from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.data.sample import Draw, Source
 from vidgen_core.run import Run, checked_plan, frames
+from vidgen_core.training.sharding import settle
 
 if TYPE_CHECKING:
     from vidgen_core.request import Request
@@ -31,12 +32,14 @@ def evaluating(learner: Learner, averaged: Any) -> Iterator[None]:
     if averaged is not None:
         averaged.store(parameters)
         averaged.copy_to(parameters)
+        settle(learner)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=cuda):
             yield
     finally:
         if averaged is not None:
             averaged.restore(parameters)
+            settle(learner)
         learner.train()
 
 

@@ -1,0 +1,57 @@
+"""Parameters that FSDP spreads over the processes: read whole, written whole, and put together at the end.
+
+All of this is the plain operation where nothing is spread. What reads a parameter whole is a collective: every process
+must take part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+UNITS = ("ResnetBlock2D", "TemporalConvLayer", "TransformerTemporalModel")
+"""Blocks that are spread by themselves, where a network has them. Spatial transformers are not among them: their keys
+and values of the text are projected before the network is called."""
+
+
+def units_of(network: nn.Module) -> list[str]:
+    """Names of the classes of ``UNITS`` that a network has."""
+    there = {type(module).__name__ for module in network.modules()}
+    return [name for name in UNITS if name in there]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor with the parts of all processes."""
+    full: Any = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def spread_as(value: Tensor, parameter: Tensor) -> Tensor:
+    """A whole value as a parameter is spread, on its device."""
+    value = value.to(parameter.device, parameter.dtype)
+    if not hasattr(parameter, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    spread: Any = parameter
+    return distribute_tensor(value, spread.device_mesh, spread.placements)
+
+
+def settle(network: nn.Module) -> None:
+    """Let the next call gather the parameters anew: they were changed."""
+    for module in network.modules():
+        reshard: Any = getattr(module, "reshard", None)
+        if reshard is not None:
+            reshard()
+
+
+@torch.no_grad()
+def put_together(network: nn.Module) -> None:
+    """Whole parameters, on the CPU, in the place of spread ones. The network is not called any more."""
+    settle(network)
+    for module in network.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and hasattr(parameter, "full_tensor"):
+                module._parameters[name] = nn.Parameter(whole(parameter).cpu(), parameter.requires_grad)
