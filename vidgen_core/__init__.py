@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vidgen_core.card import Plugin
 from vidgen_core.hookspecs import HOOK_API_VERSION, hookimpl
-from vidgen_core.plugin import Plugin
 
 if TYPE_CHECKING:
     from vidgen_core.api import Video, generate

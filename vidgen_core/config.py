@@ -11,20 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vidgen_core.card import READS, Plugin, check_pair, warning_of
 from vidgen_core.catalog import Key, Option
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse
-from vidgen_core.plugin import (
-    READS,
-    Found,
-    Plugin,
-    catalog_of,
-    check_pair,
-    conf_packages,
-    discover,
-    method_plugin,
-    warning_of,
-)
+from vidgen_core.plugin import Found, catalog_of, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
 from vidgen_core.tuned_run import SIZES, read_tuned, take_clip, take_over

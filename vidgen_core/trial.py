@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vidgen_core.card import READS, Plugin
 from vidgen_core.config import Composed, compose
 from vidgen_core.hookspecs import kinds
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES
-from vidgen_core.plugin import READS, Found, Plugin
+from vidgen_core.plugin import Found
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ def trial_keys(methods: Mapping[str, Plugin], beside: Mapping[str, Plugin] | Non
 
 def composed_trial(found: Mapping[str, Found], methods: Iterable[str], keys: Mapping[str, Any]) -> Composed:
     """The request of a trial as a user would write it. Raises BadRequest where the methods cannot run together."""
+    keys = {key: value for key, value in keys.items() if key != "model" or value is not None}
     entries = [found[name] for name in methods]
     files = [entry.distribution for entry in entries if entry.build is not None and entry.version]
     objects = {entry.name: entry.build() for entry in entries if entry.build is not None and not entry.version}

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vidgen_core.card import Plugin, check_card
 from vidgen_core.errors import BadRequest
 from vidgen_core.overrides import FILES, Override, plain_value
-from vidgen_core.plugin import Found, Plugin, check_card, taken_names, with_needs
+from vidgen_core.plugin import Found, taken_names, with_needs
 
 
 def files_of(asked: Iterable[Override]) -> list[str]:

@@ -9,9 +9,10 @@ import pytest
 
 from vidgen_core import Plugin, cli, hookimpl
 from vidgen_core.api import generate
+from vidgen_core.card import check_pair
 from vidgen_core.errors import Conflict
 from vidgen_core.matrix import FAULTY, REFUSED, RUNS, Matrix, table
-from vidgen_core.plugin import check_pair, discover
+from vidgen_core.plugin import discover
 from vidgen_core.unpackaged import joined, of_object
 
 README = Path(__file__).parents[2] / "README.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vidgen_core import Plugin, cli, hookimpl, hookspecs, plugin
+from vidgen_core import Plugin, card, cli, hookimpl, hookspecs
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.moments import Moments
@@ -199,10 +199,10 @@ def test_a_plugin_for_an_older_hook_api_that_is_still_served_is_warned_by_name(m
         CARD.format(more=", hook_api=1"),
         {"conf/method/older.yaml": yaml("older", "third_party_older.method.Method")},
     )
-    monkeypatch.setattr(plugin, "HOOK_API_VERSION", 2)
+    monkeypatch.setattr(card, "HOOK_API_VERSION", 2)
     (note,) = compose(["method=[talc,older]", "prompt=x"]).notes
     assert "'older' was written for hook API 1; this vidgen serves 1 to 2" in note and "look for a newer one" in note
-    monkeypatch.setattr(plugin, "OLDEST_HOOK_API", 2)
+    monkeypatch.setattr(card, "OLDEST_HOOK_API", 2)
     assert "hook API 1, this vidgen serves 2; update the plugin" in reason("older")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from page import PAGES, ROOT, prose
 
+from vidgen_core.card import Plugin
 from vidgen_core.catalog import read_catalog
 from vidgen_core.cli import VERBS
-from vidgen_core.plugin import Plugin, catalog_of, discover
+from vidgen_core.plugin import catalog_of, discover
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from vidgen_core.card import check_name
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.plugin import check_name, discover, taken_names
+from vidgen_core.plugin import discover, taken_names
 
 FAMILIES = ("conditioning", "attention", "sampling", "memory", "training")
 """Kinds of methods, each a folder of templates beside those that all have in common."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from vidgen_core.card import Plugin, check_pair
 from vidgen_core.catalog import Option
 from vidgen_core.config import Catalog, compose
 from vidgen_core.errors import BadRequest, Conflict, nearest
 from vidgen_core.hookspecs import kinds
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES, parse
-from vidgen_core.plugin import Found, Plugin, catalog_of, check_pair, discover
+from vidgen_core.plugin import Found, catalog_of, discover
 from vidgen_core.unpackaged import files_of, joined, of_file
 
 PREFIXES = {
