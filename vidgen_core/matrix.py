@@ -136,19 +136,29 @@ class Matrix:
 
 
 def table(verdicts: Collection[Verdict]) -> str:
-    """The verdicts in Markdown: a row for the method that comes first, a column for the second, a line for a triple."""
+    """The verdicts in Markdown: a row for the method that comes first, a column for the second, a line for a triple; of
+    one method with all others, a row for each of them."""
     pairs = {verdict.methods: verdict.word for verdict in verdicts if len(verdict.methods) == 2}
     names = sorted({name for pair in pairs for name in pair})
+    centre = [name for name in names if all(name in pair for pair in pairs)]
+    if len(centre) == 1:
+        (one,) = centre
+        lines = [f"| | `{one}`, then it | it, then `{one}` |", "| --- | --- | --- |"]
+        lines += [f"| `{name}` | {pairs[one, name]} | {pairs[name, one]} |" for name in names if name != one]
+        return "\n".join(lines + _triples(verdicts))
     lines = ["| first, then | " + " | ".join(f"`{name}`" for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
     lines += [f"| `{a}` | " + " | ".join(pairs.get((a, b), "") for b in names) + " |" for a in names]
+    return "\n".join(lines + _triples(verdicts))
+
+
+def _triples(verdicts: Collection[Verdict]) -> list[str]:
     triples: dict[tuple[str, ...], dict[str, int]] = {}
     for verdict in verdicts:
         if len(verdict.methods) == 3:
             words = triples.setdefault(tuple(sorted(verdict.methods)), {})
             words[verdict.word] = words.get(verdict.word, 0) + 1
-    if triples:
-        lines.append("")
+    lines = [""] if triples else []
     for three, words in triples.items():
         told = ", ".join(f"{word} in {count} of its {sum(words.values())} orders" for word, count in words.items())
         lines.append(f"`[{','.join(three)}]` {told if len(words) > 1 else f'{next(iter(words))} in every order'}")
-    return "\n".join(lines)
+    return lines

@@ -11,7 +11,7 @@ from vidgen_core import Plugin, cli, hookimpl
 from vidgen_core.api import generate
 from vidgen_core.card import check_pair
 from vidgen_core.errors import Conflict
-from vidgen_core.matrix import FAULTY, REFUSED, RUNS, Matrix, table
+from vidgen_core.matrix import FAULTY, REFUSED, RUNS, Matrix, Verdict, table
 from vidgen_core.plugin import discover
 from vidgen_core.unpackaged import joined, of_object
 
@@ -142,6 +142,14 @@ def test_cards_that_claim_the_same_are_refused_before_weights_load() -> None:
     mine = Plugin("mine", "a test", "tests", claims=("condition.text",))
     with pytest.raises(Conflict, match="'talc' and 'mine' cannot be combined: both own 'text' in their hook"):
         check_pair("talc", mine, "mine", mine)
+
+
+def test_one_method_with_all_others_is_a_row_for_each() -> None:
+    refused = Verdict(("a", "b"), REFUSED, "plan")
+    verdicts = [refused, Verdict(("b", "a"), RUNS), Verdict(("a", "c"), RUNS), Verdict(("c", "a"), RUNS)]
+    head, _, b, c = table(verdicts).splitlines()
+    assert head == "| | `a`, then it | it, then `a` |"
+    assert (b, c) == ("| `b` | `plan` | runs |", "| `c` | runs | runs |")
 
 
 def test_the_command_tries_the_pairs_of_a_file_and_says_what_is_wrong(tmp_path: Path, capsys) -> None:

@@ -54,7 +54,7 @@ def _show_plugin(entry: Found, found: Mapping[str, Found], catalog: Catalog) -> 
         raise BadRequest(
             f"The plugin '{entry.name}' is broken: {entry.error}. `vidgen list --why {entry.name}` shows where."
         )
-    print(f"{entry.name}: {card.summary}")
+    print(f"{entry.name}: {card.summary or 'its docstring or card says nothing'}")
     where = entry.distribution if entry.build else f"{entry.distribution} {entry.version}, package {card.package}"
     print(f"  from      {where}")
     if card.paper:
@@ -81,7 +81,8 @@ def _show_method(entry: Found, card: Plugin, found: Mapping[str, Found], catalog
         print(f"  composes  {card.composes_with}")
     fitting, conflicts = _others(entry.name, card, found)
     if fitting:
-        print(f"  fits      {', '.join(fitting)}, as their cards say; `vidgen matrix {entry.name}` tries them")
+        tries = f"vidgen matrix {entry.name}" + f" {FILES}={entry.distribution}" * bool(entry.build)
+        print(f"  fits      {', '.join(fitting)}, as their cards say; `{tries}` tries them")
     if conflicts:
         print(f"  conflicts {', '.join(f'{name} ({over})' for name, over in conflicts.items())}")
     if option is None:
