@@ -95,6 +95,11 @@ def _run(
     token = provenance.command_line.set(command_line)
     try:
         code: int = module.main(arguments)
+    except Exception as error:
+        if package == "vidgen_core" or isinstance(error, VidgenError):
+            raise
+        told = f"{type(error).__name__}: {error}"
+        raise VidgenError(f"The command '{verb}' of '{package}' failed: {told}. debug=true shows where.") from error
     finally:
         provenance.command_line.reset(token)
     return code

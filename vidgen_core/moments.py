@@ -89,6 +89,8 @@ class Moments:
                             f"only: {', '.join(known)}.{nearest(argument, known)}"
                         ) from error
             raise BadRequest(f"The method '{name}' cannot be registered: {error}") from error
+        for hook in _marked(plugin):
+            _check_plain(name, hook, getattr(plugin, hook))
         going = hookspecs.deprecated()
         self.notes += [
             f"The method '{name}' implements the hook '{hook}', which a later vidgen will not have: {going[hook]}."
@@ -238,6 +240,24 @@ _CARRIED = {
     "finish_frames": "blocks",
 }
 """The argument of each chain hook that is handed from one method to the next."""
+
+
+def _check_plain(name: str, hook: str, function: Any) -> None:
+    """Raise BadRequest for what pluggy knows but a run would pass over in silence."""
+    for option in ("hookwrapper", "wrapper", "tryfirst", "trylast", "optionalhook"):
+        if function.vidgen_impl.get(option):
+            raise BadRequest(
+                f"The method '{name}' marks its hook '{hook}' with {option}=True, which vidgen does not heed: methods "
+                "are called in the order of method=[...], each given what the one before it returned. Write @hookimpl "
+                "alone."
+            )
+    known = inspect.signature(getattr(hookspecs, hook)).parameters if hasattr(hookspecs, hook) else {}
+    for argument in inspect.signature(function).parameters.values():
+        if argument.name in known and argument.default is not argument.empty:
+            raise BadRequest(
+                f"The method '{name}' gives the argument '{argument.name}' of its hook '{hook}' a default. Such an "
+                "argument is never filled in; write it without."
+            )
 
 
 def _marked(plugin: object) -> list[str]:

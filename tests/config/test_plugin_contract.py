@@ -137,10 +137,16 @@ def test_what_a_card_cannot_say(files, more: str, words: str, install_plugin) ->
     assert words in reason("aaa")
 
 
-def test_a_command_whose_module_is_not_there(capsys, install_plugin) -> None:
+HOARSE = {"commands/__init__.py": "", "commands/shout.py": "def main(arguments): return 1 / 0\n"}
+
+
+def test_a_command_that_is_not_there_or_fails(capsys, install_plugin) -> None:
     install_plugin("empty", CARD.format(more=", is_method=False, commands={'sing': 'sings'}"))
     code, err = told(capsys, "sing", "loud")
     assert code == 1 and "The command 'sing' of the package 'third_party_empty' cannot be loaded" in err
+    install_plugin("hoarse", CARD.format(more=", is_method=False, commands={'shout': 'shouts'}"), HOARSE)
+    code, err = told(capsys, "shout")
+    assert code == 1 and "The command 'shout' of 'third_party_hoarse' failed: ZeroDivisionError" in err
     assert told(capsys, "sin")[1].endswith("Did you mean 'sing'?\n")
     assert "Commands\n  sing" in (cli.main(["list"]), capsys.readouterr().out)[1]
 
@@ -221,6 +227,26 @@ def test_a_deprecated_hook_runs_and_its_method_is_told_the_replacement(monkeypat
         "The method 'old' implements the hook 'after_step', which a later vidgen will not have: implement on_step, "
         "which sees the same latents."
     )
+
+
+@pytest.mark.parametrize("option", ["wrapper", "hookwrapper", "tryfirst", "trylast", "optionalhook"])
+def test_a_hook_that_would_be_called_in_another_order_is_refused(option: str) -> None:
+    class Wraps:
+        @hookimpl(**{option: True})
+        def after_step(self, latents):
+            yield
+
+    with pytest.raises(BadRequest, match=f"'wraps' marks its hook 'after_step' with {option}=True, which vidgen does"):
+        Moments({"wraps": Wraps()})
+
+
+def test_an_argument_that_would_never_be_filled_in_is_refused() -> None:
+    class Waits:
+        @hookimpl
+        def after_step(self, latents, step=None, own=2): ...
+
+    with pytest.raises(BadRequest, match="'waits' gives the argument 'step' of its hook 'after_step' a default"):
+        Moments({"waits": Waits()})
 
 
 def test_a_removed_hook_is_refused_with_the_replacement(monkeypatch) -> None:
