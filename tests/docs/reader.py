@@ -108,13 +108,17 @@ class Reader:
                 self.try_method(method(), block.marks["method"].split())
 
     def try_method(self, method: object, keys: list[str]) -> None:
-        """A video, or a training, of one method on the tiny model."""
+        """A video, or a training, of one method on the tiny model, in which each of its hooks is called."""
         from vidgen_core.commands import generate, train
 
         trains = keys[:1] == ["train"]
-        values = {"method": [method], "model": "tiny"}
+        values = {"method": [method], "model": "tiny", "trace": True}
         composed = compose(keys[trains:], values, entry="train" if trains else "config")
-        (train if trains else generate).run(composed)
+        traced = io.StringIO()
+        with redirect_stderr(traced):
+            (train if trains else generate).run(composed)
+        called = set(re.findall(rf"^trace (\w+) +{composed.config['method'][0]} ", traced.getvalue(), re.MULTILINE))
+        assert called == {hook for hook in kinds() if hasattr(method, hook)}
 
     # -------------------------------------------------------------------------------------------- commands
 
