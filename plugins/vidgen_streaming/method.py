@@ -159,7 +159,7 @@ class Streaming(Chunked):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(run.request.seed)
             if networks.cam is None:
-                networks.add_cam(backbone.denoiser, self.embedding_widths or self.widths(backbone), gain)
+                networks.add_cam(backbone.denoiser, self.widths(backbone), gain)
             if networks.resampler is None and (drawn or (training and self.stage == "apm")):
                 features = self.load_encoder(run, backbone, parts).features
                 layers, width = len(backbone.text_attention.layers), backbone.denoiser.config.cross_attention_dim
@@ -171,8 +171,18 @@ class Streaming(Chunked):
         return networks
 
     def widths(self, backbone: Backbone) -> list[int]:
-        """Widths of the frame embedding: as published, as many halvings as the VAE has."""
-        return list(WIDTHS[: backbone.scale_factor.bit_length()])
+        """Widths of the frame embedding, one more than the VAE has halvings; as published where none are given.
+
+        Raises BadRequest for another number of them.
+        """
+        count = backbone.scale_factor.bit_length()
+        widths = list(self.embedding_widths or WIDTHS[:count])
+        if len(widths) != count:
+            raise BadRequest(
+                f"streaming.embedding_widths={widths}: the VAE of this model makes one cell of {backbone.scale_factor} "
+                f"pixels, for which the frame embedding takes {count} widths."
+            )
+        return widths
 
     @contextmanager
     def cam_attached(self, backbone: Backbone) -> Iterator[None]:

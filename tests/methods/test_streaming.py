@@ -235,6 +235,7 @@ class TestBadInput:
         ("arguments", "message"),
         [
             (["num_frames=0"], "num_frames=0 must be at least 1"),
+            (["streaming.embedding_widths=[16,32,64]"], "one cell of 8 pixels, for which the frame embedding takes 4"),
             (["num_frames=-8"], "num_frames=-8 must be at least 1"),
             (["streaming.overlap=4"], "streaming.overlap=4 must be less than streaming.chunk=4"),
             (["streaming.overlap=0"], "streaming.overlap=0 must be at least 1"),
