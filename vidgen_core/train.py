@@ -36,7 +36,7 @@ from vidgen_core.training.learner import Learner, choose_trainables, dropout_of
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
-from vidgen_core.training.sharding import put_together, whole
+from vidgen_core.training.sharding import begin_states, keep_whole, put_together, whole
 from vidgen_core.training.validation import draw_samples, evaluating, validate
 
 if TYPE_CHECKING:
@@ -74,8 +74,10 @@ def train(composed: Composed) -> list[Path]:
             source.cache = held_out.cache = run.latent_cache = latent_cache(run, folder)
         optimiser = make_optimiser(learner.trainables, options)
         schedule = make_schedule(optimiser, options, steps)
+        keep_whole(learner.frozen, accelerator)
         wrapped, optimiser = accelerator.prepare(learner, optimiser)
         learner.renew()
+        begin_states(optimiser, accelerator)
         accelerator.register_for_checkpointing(schedule)
         averaged = make_average(learner.trainables, options["ema"])
         checkpoints = Checkpoints(

@@ -17,18 +17,18 @@ NEGATIVE = (
 def as_published(request: Request) -> Request:
     """The request with every prompt completed, and the release's negative prompt where none was written.
 
-    Scenes that were laid on frames already are completed in their places; the captions of a training stay.
+    Scenes that were laid on frames already are completed in their places. The captions of a training stay, beside the
+    negative prompt, which is what a sample without text reads.
     """
     return request.replace(videos=tuple(_completed(video) for video in request.videos))
 
 
 def _completed(video: VideoRequest) -> VideoRequest:
-    if video.spans:
-        return video
+    suffix = "" if video.spans else SUFFIX  # frames that are known beforehand are those of a training
     negatives = tuple(negative or NEGATIVE for negative in video.negative_prompts)
     scenes = tuple(
-        dataclasses.replace(s, prompt=s.prompt + SUFFIX, negative_prompt=s.negative_prompt or NEGATIVE)
+        dataclasses.replace(s, prompt=s.prompt + suffix, negative_prompt=s.negative_prompt or NEGATIVE)
         for s in video.scenes
     )
-    prompts = tuple(prompt + SUFFIX for prompt in video.prompts)
+    prompts = tuple(prompt + suffix for prompt in video.prompts)
     return dataclasses.replace(video, prompts=prompts, negative_prompts=negatives, scenes=scenes)

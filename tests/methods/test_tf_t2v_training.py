@@ -100,6 +100,10 @@ class TestWhatASampleIsTold:
         assert slots.image is not None and slots.image.abs().amin(dim=(1, 2)).shape == (2,)
         assert torch.equal(slots.text, slots.empty.expand_as(slots.text))
 
+    def test_the_negative_prompt_is_the_releases_where_prompts_are(self) -> None:
+        released, empty = (Slots(batch_of("image_to_video"), published_prompt=asked) for asked in (True, False))
+        assert not torch.equal(released.text, empty.text)
+
     def test_a_captioned_video_is_told_by_both(self) -> None:
         slots = Slots(batch_of("text_image_to_video"))
         assert slots.image is not None and torch.equal(slots.text, slots.captions)

@@ -106,10 +106,15 @@ def test_spread_over_two_processes_by_fsdp_and_resumed_it_is_the_same_training(a
     ("second", "options", "message"),
     [
         (False, {}, "accelerate launch --use_fsdp --fsdp_version 2"),
+        (True, {"optimizer": "adamw8bit"}, "trainer.optimizer=adamw8bit does not go with FSDP"),
         (True, {"sample_every": 5}, "trainer.sample_every draws samples in one process"),
         (True, {"validate_every": 5}, "validation_samples=7 cannot be shared evenly by 2 processes"),
     ],
 )
 def test_what_fsdp_cannot_do_is_refused(second: bool, options: dict[str, int], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        check_fsdp(second, 2, {"sample_every": 0, "validate_every": 0, "validation_samples": 7, **options})
+        check_fsdp(
+            second,
+            2,
+            {"optimizer": "adamw", "sample_every": 0, "validate_every": 0, "validation_samples": 7, **options},
+        )

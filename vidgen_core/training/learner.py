@@ -69,10 +69,15 @@ class Learner(nn.Module):
     def train(self, mode: bool = True) -> Learner:
         """As every module, but what is frozen beside the denoiser stays as it is sampled: without its dropout."""
         super().train(mode)
-        for part in (self.backbone.vae, self.backbone.text_encoder):
-            if part is not None and not any(parameter.requires_grad for parameter in part.parameters()):
-                part.eval()
+        for part in self.frozen:
+            part.eval()
         return self
+
+    @property
+    def frozen(self) -> list[nn.Module]:
+        """What stands beside the denoiser and does not train."""
+        parts = (self.backbone.vae, self.backbone.text_encoder)
+        return [part for part in parts if part is not None and not any(p.requires_grad for p in part.parameters())]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         run = self.run

@@ -80,6 +80,8 @@ def check_fsdp(second: bool, processes: int, options: Mapping[str, Any]) -> None
     """
     if not second:
         raise BadRequest("Of FSDP vidgen knows version 2: accelerate launch --use_fsdp --fsdp_version 2 ...")
+    if options["optimizer"] != "adamw":
+        raise BadRequest(f"trainer.optimizer={options['optimizer']} does not go with FSDP. Use adamw.")
     if options["sample_every"]:
         raise BadRequest("trainer.sample_every draws samples in one process, which FSDP does not allow. Leave it out.")
     if options["validate_every"] and options["validation_samples"] % processes:

@@ -11,15 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-UNITS = ("ResnetBlock2D", "TemporalConvLayer", "TransformerTemporalModel")
-"""Blocks that are spread by themselves, where a network has them. Spatial transformers are not among them: their keys
-and values of the text are projected before the network is called."""
+UNITS = ("TemporalConvLayer", "TransformerTemporalModel")
+"""Blocks that are gathered by themselves, where a network has them; all else is gathered for the whole step. Spatial
+transformers are not among them, because their keys and values of the text are projected before the network is called,
+nor are residual blocks, which a VAE has, too."""
 
 
 def units_of(network: nn.Module) -> list[str]:
     """Names of the classes of ``UNITS`` that a network has."""
     there = {type(module).__name__ for module in network.modules()}
     return [name for name in UNITS if name in there]
+
+
+def keep_whole(parts: list[nn.Module], accelerator: Any) -> None:
+    """Leave what does not train as it is in every process, in full precision."""
+    if getattr(accelerator, "is_fsdp2", False):
+        accelerator.state.fsdp_plugin.ignored_modules = parts
+
+
+def begin_states(optimiser: torch.optim.Optimizer, accelerator: Any) -> None:
+    """Give AdamW the state that it begins with for all parameters at once, as a checkpoint of FSDP must have it; some
+    may have had no gradient when it is written, such as layers over time after steps on images."""
+    if not getattr(accelerator, "is_fsdp2", False):
+        return
+    for parameter in (p for group in optimiser.param_groups for p in group["params"]):
+        optimiser.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
 
 
 def whole(tensor: Tensor) -> Tensor:
