@@ -57,6 +57,7 @@ class Matrix:
     def __init__(self, found: Mapping[str, Found], names: Sequence[str] = ()) -> None:
         self.found = dict(found)
         working = [n for n, f in found.items() if f.plugin is not None and f.plugin.is_method]
+        names = list(dict.fromkeys(names))
         self.names = sorted(names if len(names) > 1 else working)
         self.centre = names[0] if len(names) == 1 else None
         self.cards = {name: method_plugin(name, self.found) for name in {*self.names, *names}}
