@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,14 @@ class TestMistakes:
         assert (code, out) == (2, "")
         assert re.fullmatch(f"vidgen: .*{message.format(file=re.escape(str(file)))}.*\n", err)
         assert list(tmp_path.rglob("*")) == before
+
+    def test_a_pickle_of_another_program_is_told_once_without_warnings_of_torch(self, tmp_path: Path, capsys) -> None:
+        (tmp_path / "other.ckpt").write_bytes(pickle.dumps({"a": print}, protocol=4))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            code, _, err = told(capsys, f"weights={tmp_path / 'other.ckpt'}", f"output.dir={tmp_path / 'out'}")
+        assert code == 2 and "a pickle that would run code" in err and err.count("\n") == 1
+        assert [str(one.message) for one in warned if "pickle" in str(one.message)] == []
 
     def test_a_disk_that_refuses_leaves_nothing(self, checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
         def full(tensors: Any, file: Path, *_: Any) -> None:

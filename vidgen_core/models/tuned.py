@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -76,7 +77,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
                 metadata = opened.metadata() or {}
                 return {key: opened.get_tensor(key) for key in opened.keys()}, metadata.get(BASE, "")  # noqa: SIM118
         # Pickles of torch before 1.6 are no zip and cannot be mapped.
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice to its own developers
+            found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # SafetensorError, UnpicklingError, OSError, EOFError: all are files
         raise BadRequest(
             f"'{file}' cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}). It is damaged, "
