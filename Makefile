@@ -18,8 +18,9 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 demo: venv
 	@$(VENV)/bin/vidgen method=talc prompt='$(SCENES)'
 
+# A process for each core, and a core for each process; whole files, because their tests share models and folders.
 test: venv
-	@$(VENV)/bin/python -m pytest
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 
 lint: venv
 	$(VENV)/bin/ruff check .
