@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from vidgen_core.errors import Conflict, nearest
+from vidgen_core.errors import Conflict, Unusable, nearest
 from vidgen_core.hookspecs import HOOK_API_VERSION, OLDEST_HOOK_API, kinds
 
 READS = ("image", "video", "tuned", "weights")
@@ -39,35 +39,47 @@ class Plugin:
     hook_api: int | None = None  # the HOOK_API_VERSION that it was written for; None is this one
 
 
+_KINDS: dict[str, tuple[Any, str]] = {
+    "str": (str, "a text"),
+    "bool": (bool, "True or False"),
+    "tuple": (tuple | list, "a tuple of texts"),
+    "Mapping": (Mapping, "a dictionary"),
+    "int | None": (int | None, "a whole number"),
+}
+"""Type of a field of a card -> what its value is an instance of, in words."""
+
+
 def check_name(name: str, taken: Collection[str]) -> None:
-    """Raise ValueError for a name that no plugin can have."""
+    """Raise Unusable for a name that no plugin can have."""
     if name in taken:
-        raise ValueError(f"the name '{name}' is a key of vidgen's own configuration; the plugin needs another")
+        raise Unusable(f"the name '{name}' is a key of vidgen's own configuration; the plugin needs another")
     if not re.fullmatch(r"[A-Za-z][\w-]*", name):
-        raise ValueError(f"the name '{name}' is not made of letters, digits, - and _")
+        raise Unusable(f"the name '{name}' is not made of letters, digits, - and _")
 
 
 def check_card(name: str, plugin: Plugin, taken: Collection[str]) -> None:
-    """Raise ValueError or TypeError for a plugin that cannot be used under this name, or with this vidgen."""
+    """Raise Unusable for a plugin that cannot be used under this name, or with this vidgen."""
     check_name(name, taken)
+    for part in fields(plugin):
+        value, kind = getattr(plugin, part.name), str(part.type).partition("[")[0]
+        if kind == "tuple" and isinstance(value, str):
+            raise Unusable(f"its card's {part.name}='{value}' is one text; write a tuple, {part.name}=('{value}',)")
+        if not isinstance(value, _KINDS[kind][0]):
+            raise Unusable(f"its card's {part.name}={value!r} must be {_KINDS[kind][1]}")
     written = HOOK_API_VERSION if plugin.hook_api is None else plugin.hook_api
     if not OLDEST_HOOK_API <= written <= HOOK_API_VERSION:
         mend = "update vidgen" if written > HOOK_API_VERSION else "update the plugin"
-        raise TypeError(f"it was written for hook API {written}, this vidgen serves {_served()}; {mend}")
-    for part in ("families", "reads", "claims", "needs"):
-        value = getattr(plugin, part)
-        if isinstance(value, str):
-            raise TypeError(f"its card's {part}='{value}' is one text, not a tuple of them: write {part}=('{value}',)")
+        raise Unusable(f"it was written for hook API {written}, this vidgen serves {_served()}; {mend}")
     for key in plugin.reads:
         if key not in READS:
-            raise ValueError(f"its card reads '{key}'.{nearest(key, READS)}")
+            raise Unusable(f"its card reads '{key}'.{nearest(key, READS)}")
     for verb in plugin.commands:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", verb):
-            raise ValueError(f"its command '{verb}' is not made of small letters, digits and _")
+            raise Unusable(f"its command '{verb}' is not made of small letters, digits and _")
     for claim in plugin.claims:
         hook, _, what = claim.partition(".")
         if hook not in kinds() or not what:
-            raise ValueError(f"its card claims '{claim}', which is not <hook>.<what>.{nearest(hook, kinds())}")
+            raise Unusable(f"its card claims '{claim}', which is not <hook>.<what>.{nearest(hook, kinds())}")
 
 
 def warning_of(name: str, plugin: Plugin) -> str:

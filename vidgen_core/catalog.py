@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 
+from vidgen_core.errors import Unusable
+
 CORE_CONF = "vidgen_core.conf"
 
 _LINE = re.compile(r"""^(\s*)([\w.-]+):[ \t]*("[^"]*"|'[^']*'|[^#]*?)[ \t]*(?:(?<=\s)\#\s*(.*))?$""")
@@ -129,7 +131,7 @@ def read_catalog(plugin_confs: Iterable[str]) -> dict[str, dict[str, Option]]:
 
 
 def read_options(package: str) -> Iterator[Option]:
-    """Every YAML file of one ``conf`` package. Raises ValueError for one that is not UTF-8."""
+    """Every YAML file of one ``conf`` package. Raises Unusable for one that is not UTF-8."""
     for folder in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
         files = sorted(folder.iterdir(), key=lambda f: f.name) if folder.is_dir() else [folder]
         group = folder.name if folder.is_dir() else ""
@@ -138,5 +140,5 @@ def read_options(package: str) -> Iterator[Option]:
                 try:
                     text = file.read_text(encoding="utf-8")
                 except UnicodeDecodeError as error:
-                    raise ValueError(f"'{file}' is not UTF-8 text") from error
+                    raise Unusable(f"'{file}' is not UTF-8 text") from error
                 yield Option(group, file.name.removesuffix(".yaml"), package, text)

@@ -74,7 +74,7 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     files = [of_file(path) for path in files_of(asked)]
     found = joined(discover(), [*files, *objects])
     catalog = catalog_of(found)
-    methods = _methods(asked, catalog, found)
+    methods = _methods(asked, found)
     refuse_unchosen(files, methods)
     asked = [_weights_of_one(override, methods) for override in asked]
     _refuse_twice(asked)
@@ -149,7 +149,7 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
 # ---------------------------------------------------------------------------------------- groups and methods
 
 
-def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found]) -> dict[str, Plugin]:
+def _methods(asked: Sequence[Override], found: dict[str, Found]) -> dict[str, Plugin]:
     written = [override for override in asked if override.key == "method"]
     if len(written) > 1:
         each = dict.fromkeys(name for o in written for name in o.raw.strip("[]").split(","))
@@ -164,10 +164,6 @@ def _methods(asked: Sequence[Override], catalog: Catalog, found: dict[str, Found
         for other in methods:
             check_pair(other, methods[other], name, card)
         methods[name] = card
-        if name not in catalog.get("method", {}):
-            raise BadRequest(f"The plugin '{name}' brings no conf/method/{name}.yaml; reinstall it or tell its author.")
-        if not catalog["method"][name].text.startswith(f"# @package methods.{name}\n"):
-            raise BadRequest(f"conf/method/{name}.yaml must begin with the line '# @package methods.{name}'.")
     return methods
 
 

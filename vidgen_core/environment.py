@@ -211,7 +211,7 @@ def plugins(found: Mapping[str, Found]) -> Iterator[Finding]:
         if entry.plugin is not None:
             yield Finding(OK, about)
         else:
-            mend = f"mend or uninstall it; `vidgen list --why {name}` shows where"
+            mend = f"`vidgen list --why {name}` shows where"
             yield Finding(WRONG, f"{about}: {entry.error}", mend)
 
 

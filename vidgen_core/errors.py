@@ -32,6 +32,10 @@ class Conflict(BadRequest):
         self.over = over
 
 
+class Unusable(ValueError):
+    """Why a plugin cannot be used, and the mend: the part of a sentence that follows its name."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the valid name closest to ``name``, or the sorted list when none is close."""
     names = sorted(set(valid))

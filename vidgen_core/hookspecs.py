@@ -245,6 +245,11 @@ def deprecated() -> dict[str, str]:
     return {name: instead for name in kinds() if (instead := getattr(globals()[name], "vidgen_instead", ""))}
 
 
+def marked(method: object) -> list[str]:
+    """Names of the functions of an object or a class that are marked as hooks, whether there are such hooks or not."""
+    return [name for name in dir(method) if hasattr(getattr(method, name, None), "vidgen_impl")]
+
+
 def kinds() -> dict[str, str]:
     """Every hook's name and kind, in the order of this page."""
     return {name: f.vidgen_kind for name, f in globals().items() if hasattr(f, "vidgen_kind")}

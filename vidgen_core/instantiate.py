@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest, VidgenError, nearest
+from vidgen_core.hookspecs import marked
 from vidgen_core.plugin import Found, discover
 
 if TYPE_CHECKING:
@@ -48,21 +49,30 @@ def built_methods(composed: Composed) -> dict[str, Any]:
 def _method(name: str, entry: Found, settings: Mapping[str, Any]) -> Any:
     try:
         if entry.build is None:
-            return _build(settings, {}, _Allowed(f"conf/method/{name}.yaml: _target_"))
-        return entry.build(**{key: settings[key] for key in entry.options})
+            method = _build(settings, {}, _Allowed(f"conf/method/{name}.yaml: _target_"))
+        else:
+            method = entry.build(**{key: settings[key] for key in entry.options})
     except VidgenError:
         raise
     except Exception as error:  # a method may fail in any way
         raise BadRequest(
             f"The method '{name}' cannot be made: {type(error).__name__}: {error}. Add debug=true to see where."
         ) from error
+    if not marked(method):
+        raise BadRequest(
+            f"The method '{name}' has no hooks, so nothing would come of it: '{settings['_target_']}' makes an object "
+            f"of type {type(method).__name__}. Mark its hooks with @vidgen_core.hookimpl."
+        )
+    return method
 
 
 def _build(config: Mapping[str, Any], extra: Mapping[str, Any], allowed: _Allowed) -> Any:
     def part(value: Any) -> Any:
         return _build(value, {}, allowed) if isinstance(value, Mapping) and "_target_" in value else value
 
-    target = _locate(str(config.get("_target_")), allowed)
+    if config.get("_target_") is None:
+        raise BadRequest(f"{allowed.key} is missing. It names the class or function that makes the object.")
+    target = _locate(str(config["_target_"]), allowed)
     keywords = {key: part(value) for key, value in config.items() if key not in FACTS} | dict(extra)
     parameters = inspect.signature(target).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -91,7 +101,9 @@ def _locate(path: str, allowed: _Allowed) -> Any:
         )
     try:
         target = getattr(importlib.import_module(module), name, None)
-    except (Exception, SystemExit) as error:  # a plugin's module may fail in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's module may fail in any way
         raise VidgenError(f"'{path}' cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(target):
         raise BadRequest(f"{allowed.key}: '{module}' has no function or class '{name}'.")

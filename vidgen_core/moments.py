@@ -70,7 +70,7 @@ class Moments:
             self._manager.register(plugin, name)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            for hook in _marked(plugin):
+            for hook in hookspecs.marked(plugin):
                 if hook in hookspecs.REMOVED:
                     raise BadRequest(
                         f"The method '{name}' implements the hook '{hook}', which vidgen no longer has: "
@@ -89,12 +89,12 @@ class Moments:
                             f"only: {', '.join(known)}.{nearest(argument, known)}"
                         ) from error
             raise BadRequest(f"The method '{name}' cannot be registered: {error}") from error
-        for hook in _marked(plugin):
+        for hook in hookspecs.marked(plugin):
             _check_plain(name, hook, getattr(plugin, hook))
         going = hookspecs.deprecated()
         self.notes += [
             f"The method '{name}' implements the hook '{hook}', which a later vidgen will not have: {going[hook]}."
-            for hook in (_marked(plugin) if going else ())
+            for hook in (hookspecs.marked(plugin) if going else ())
             if hook in going
         ]
 
@@ -258,10 +258,6 @@ def _check_plain(name: str, hook: str, function: Any) -> None:
                 f"The method '{name}' gives the argument '{argument.name}' of its hook '{hook}' a default. Such an "
                 "argument is never filled in; write it without."
             )
-
-
-def _marked(plugin: object) -> list[str]:
-    return [name for name, function in inspect.getmembers(plugin, callable) if hasattr(function, "vidgen_impl")]
 
 
 def _place(where: Any) -> str:

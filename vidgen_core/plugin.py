@@ -14,7 +14,7 @@ from typing import Any
 from vidgen_core.card import Plugin, check_card, check_name
 from vidgen_core.catalog import CORE_CONF, Option, read_catalog, read_options
 from vidgen_core.commands import VERBS
-from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.errors import BadRequest, Unusable, nearest
 
 GROUP = "vidgen"
 """The entry-point group; each entry names a light module that holds ``plugin = Plugin(...)``."""
@@ -51,8 +51,13 @@ def discover() -> dict[str, Found]:
             card = _card(entry, taken)
             brought.take(entry.name, card)
             found[entry.name] = Found(entry.name, *entries[entry], card)
-        except (Exception, SystemExit) as error:  # any plugin may fail in any way; it must not take the others down
-            line = " ".join(f"{type(error).__name__}: {error}".split())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # any plugin may fail in any way; it must not take the others down
+            reason = str(error)
+            if not isinstance(error, Unusable):
+                reason = f"{type(error).__name__}: {error}; mend or reinstall it"
+            line = " ".join(reason.split())
             found[entry.name] = Found(entry.name, *entries[entry], None, line, traceback.format_exc())
     return with_needs(dict(sorted(found.items())))
 
@@ -70,7 +75,7 @@ class Brought:
         self._owners |= {(option.group, option.name): ("vidgen", "") for option in read_options(CORE_CONF)}
 
     def take(self, name: str, card: Plugin) -> None:
-        """Note what a plugin brings. Raises ValueError for what another has, or what is no configuration."""
+        """Note what a plugin brings. Raises Unusable for what another has, or what is no configuration."""
         options = read_options(f"{card.package}.conf") if _carries_conf(card.package) else ()
         wanted = [("command", verb) for verb in card.commands]
         for option in options:
@@ -79,7 +84,9 @@ class Brought:
         for what in wanted:
             owner, package = self._owners.get(what, (name, card.package))
             if package != card.package:  # one package may hold several plugins
-                raise ValueError(f"it brings {'='.join(what)}, which '{owner}' brings already; give it another name")
+                raise Unusable(f"it brings {'='.join(what)}, which '{owner}' brings already; give it another name")
+        if card.is_method and ("method", name) not in wanted:
+            raise Unusable(f"it brings no conf/method/{name}.yaml; one that is no method says is_method=False")
         self._owners |= dict.fromkeys(wanted, (name, card.package))
 
 
@@ -116,9 +123,11 @@ def taken_names() -> set[str]:
 
 
 def _check_alone(entry: EntryPoint, entries: Mapping[EntryPoint, tuple[str, str]]) -> None:
-    same = [f"'{e.value}' of {of}" for e, (of, _) in entries.items() if e.name == entry.name]
+    same = {other.value: of for other, (of, _) in entries.items() if other.name == entry.name}
     if len(same) > 1:
-        raise ValueError(f"{len(same)} plugins have the name '{entry.name}': {', '.join(same)}; uninstall all but one")
+        each = " and ".join(f"'{module}' of {of}" for module, of in same.items())
+        theirs = " or ".join(sorted({of for of in same.values() if of != "vidgen"}))
+        raise Unusable(f"two plugins have this name, {each}; uninstall {theirs}, or have it choose another name")
 
 
 def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
@@ -126,10 +135,10 @@ def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
     check_name(entry.name, taken)
     plugin = getattr(entry.load(), "plugin", None)
     if not isinstance(plugin, Plugin):
-        raise TypeError(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
+        raise Unusable(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
     check_card(entry.name, plugin, taken)
     if find_spec(plugin.package) is None:
-        raise ModuleNotFoundError(f"its package '{plugin.package}' is not there")
+        raise Unusable(f"its package '{plugin.package}' is not there")
     return plugin
 
 
@@ -140,9 +149,20 @@ def _check_yaml(option: Option) -> None:
     try:
         tree = yaml.load(option.text, loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"conf/{option.group}/{option.name}.yaml is no YAML: {error}") from error
+        raise Unusable(f"conf/{option.group}/{option.name}.yaml is no YAML: {error}") from error
     if not isinstance(tree, dict | None):
-        raise ValueError(f"conf/{option.group}/{option.name}.yaml holds no keys")
+        raise Unusable(f"conf/{option.group}/{option.name}.yaml holds no keys")
+    head = f"# @package methods.{option.name}"
+    if option.group == "method" and not option.text.startswith(f"{head}\n"):
+        raise Unusable(f"conf/method/{option.name}.yaml must begin with the line '{head}'")
+
+
+def broken(entry: Found) -> BadRequest:
+    """What is told of a broken plugin that is asked for."""
+    return BadRequest(
+        f"The plugin '{entry.name}' ({entry.distribution}) is installed but broken: {entry.error}. `vidgen list --why "
+        f"{entry.name}` shows where; the other plugins work."
+    )
 
 
 def method_plugin(name: str, found: dict[str, Found]) -> Plugin:
@@ -152,10 +172,7 @@ def method_plugin(name: str, found: dict[str, Found]) -> Plugin:
         raise BadRequest(f"There is no method '{name}'.{nearest(name, methods)}")
     plugin = found[name].plugin
     if plugin is None:
-        raise BadRequest(
-            f"The plugin '{name}' ({found[name].distribution}) is installed but broken: {found[name].error}. "
-            "Mend or reinstall it; the other plugins work."
-        )
+        raise broken(found[name])
     if not plugin.is_method:
         raise BadRequest(f"'{name}' is a plugin but not a method; it cannot be chosen with method=.")
     return plugin

@@ -45,7 +45,7 @@ def compose_groups(groups: Sequence[str], plugin_confs: Sequence[str], entry: st
             with initialize_config_module(CORE_CONF, version_base="1.3"):
                 return compose(entry, overrides=list(groups))
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).partition("\nConfig search path:")[0].split())
             raise VidgenError(f"The files of {', '.join(groups)} cannot be composed: {reason}") from error
         finally:
             _confs.reset(token)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidgen_core.card import READS, Plugin
 from vidgen_core.config import Composed, compose
-from vidgen_core.hookspecs import kinds
+from vidgen_core.hookspecs import marked
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES
 from vidgen_core.plugin import Found
@@ -62,7 +62,7 @@ def composed_trial(found: Mapping[str, Found], methods: Iterable[str], keys: Map
 def trains_only(found: Mapping[str, Found], name: str, card: Plugin) -> bool:
     """Whether a method has hooks of trainings alone, so that videos are the same without it."""
     method = built_methods(composed_trial(found, [name], trial_keys({name: card})))[name]
-    return all(hook in TRAINING_HOOKS for hook in kinds() if hasattr(getattr(method, hook, None), "vidgen_impl"))
+    return all(hook in TRAINING_HOOKS for hook in marked(method))
 
 
 def video_of(composed: Composed, before_weights: Callable[[], None] = lambda: None) -> Tensor:

@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from vidgen_core.card import Plugin, check_card
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, Unusable
+from vidgen_core.hookspecs import marked
 from vidgen_core.overrides import FILES, Override, plain_value
 from vidgen_core.plugin import Found, taken_names, with_needs
 
@@ -61,7 +62,7 @@ def of_object(method: object) -> Found:
     kind = type(method)
     if inspect.isclass(method):
         raise BadRequest(f"method={method.__name__}: this is a class. Hand over an object of it: {method.__name__}().")
-    if not _has_hooks(method):
+    if not marked(method):
         raise BadRequest(
             f"method={method}: an object of type {kind.__name__} has no hooks. Give names of methods, or objects of "
             "classes whose hooks are marked with @vidgen_core.hookimpl."
@@ -94,7 +95,7 @@ def joined(found: Mapping[str, Found], more: Iterable[Found]) -> dict[str, Found
         assert entry.plugin is not None
         try:
             check_card(entry.name, entry.plugin, taken)
-        except (TypeError, ValueError) as error:
+        except Unusable as error:
             raise BadRequest(f"{entry.distribution} cannot be used: {error}.") from error
         together[entry.name] = entry
     for name, entry in with_needs(together).items():
@@ -158,12 +159,12 @@ def _module(path: str, file: Path, source: bytes, digest: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up
     try:
         exec(compile(source, file, "exec"), vars(module))
-    except BaseException as error:
+    except BaseException as error:  # a file may fail in any way
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if isinstance(error, SyntaxError) and error.filename == str(file):
             raise BadRequest(f"plugin={path} is no Python: line {error.lineno}: {error.msg}.") from error
-        if not isinstance(error, Exception | SystemExit):
-            raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where = f" in its line {lines[-1]}" if lines else ""
         beside = " It sees no files beside it; several belong in a package." * isinstance(error, ImportError)
@@ -177,7 +178,7 @@ def _maker(path: str, module: ModuleType) -> Callable[..., object]:
     build = getattr(module, "build", None)
     if inspect.isfunction(build) and build in own:
         return build
-    classes = [value for value in own if inspect.isclass(value) and _has_hooks(value)]
+    classes = [value for value in own if inspect.isclass(value) and marked(value)]
     methods = [kind for kind in classes if not any(issubclass(c, kind) and c is not kind for c in classes)]
     if len(methods) == 1:
         return methods[0]
@@ -217,10 +218,6 @@ def _card(holder: object, what: str, name: str, doc: str | None, package: str) -
     if not isinstance(card, Plugin):
         raise BadRequest(f"{what}: its `plugin` is no card. Write plugin = vidgen_core.Plugin(...).")
     return card
-
-
-def _has_hooks(method: object) -> bool:
-    return any(hasattr(getattr(method, name, None), "vidgen_impl") for name in dir(method))
 
 
 def _snake(name: str) -> str:

@@ -32,7 +32,7 @@ def test_a_broken_plugin_is_wrong_and_says_why(capsys, install_plugin, monkeypat
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "  wrong  fragile, of third-party-fragile 1.0: ModuleNotFoundError: No module named" in out
-    assert "\n         mend or uninstall it; `vidgen list --why fragile` shows where\n" in out
+    assert "; mend or reinstall it\n         `vidgen list --why fragile` shows where\n" in out
     assert out.endswith("1 thing is wrong; see above.\n")
 
 

@@ -151,7 +151,7 @@ def test_an_unknown_keyword_of_a_target_is_named() -> None:
 def test_parts_are_built_first_and_facts_are_not_handed_over(install_plugin) -> None:
     card = """
     from vidgen_core import Plugin
-    plugin = Plugin(name="delta", summary="a test", package=__name__)
+    plugin = Plugin(name="delta", summary="a test", package=__name__, is_method=False)
     def part(size): return size + 1
     def whole(part, extra): return part, extra
     """

@@ -53,7 +53,7 @@ def test_an_entry_point_to_a_missing_module(capsys, tmp_path: Path, monkeypatch)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[vidgen]\ngone = a_module_that_went\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert reason("gone") == "ModuleNotFoundError: No module named 'a_module_that_went'"
+    assert reason("gone") == "ModuleNotFoundError: No module named 'a_module_that_went'; mend or reinstall it"
     code, err = told(capsys, "method=gone", "prompt=x")
     assert code == 2 and "'gone' (gone) is installed but broken" in err and "reinstall it" in err
 
@@ -70,6 +70,20 @@ def test_a_method_with_a_syntax_error(capsys, install_plugin) -> None:
     )
     code, err = told(capsys, "explain", "method=typo", "model=tiny")
     assert code == 1 and f"'{target}' cannot be loaded: SyntaxError: invalid syntax (method.py, line 1)" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "words"),
+    [
+        ("idle", yaml("idle", "third_party_idle.method.Method"), "'idle' has no hooks, so nothing would come of it"),
+        ("aimless", "# @package methods.aimless\nstrength: 1.0\n", "conf/method/aimless.yaml: _target_ is missing"),
+    ],
+)
+def test_a_method_of_which_nothing_would_come_is_refused(name, file, words, capsys, install_plugin) -> None:
+    files = {"method.py": "class Method: ...\n", f"conf/method/{name}.yaml": file}
+    install_plugin(name, CARD.format(more=""), files)
+    code, err = told(capsys, "explain", f"method={name}", "model=tiny")
+    assert code == 2 and words in err
 
 
 def test_a_hook_with_a_wrong_argument(capsys, install_plugin) -> None:
@@ -120,16 +134,30 @@ def test_models_and_schedulers_name_no_other_code_either(capsys, install_plugin,
     ("files", "more", "words"),
     [
         ({"conf/model/tiny.yaml": ""}, "", "it brings model=tiny, which 'vidgen' brings already; give it another name"),
-        ({"conf/method/talc.yaml": ""}, "", "it brings method=talc, which 'talc' brings already"),
+        (
+            {"conf/method/talc.yaml": "# @package methods.talc\n"},
+            "",
+            "it brings method=talc, which 'talc' brings already",
+        ),
         ({}, ", commands={'list': 'lists'}", "it brings command=list, which 'vidgen' brings already"),
         ({}, ", commands={'My-list': 'lists'}", "its command 'My-list' is not made of small letters"),
+        ({}, ", commands=('shout',)", "its card's commands=('shout',) must be a dictionary"),
+        ({}, ", excludes=('talc',)", "its card's excludes=('talc',) must be a dictionary"),
+        ({}, ", hook_api='1'", "its card's hook_api='1' must be a whole number"),
+        ({}, ", paper=2405.04682", "its card's paper=2405.04682 must be a text"),
+        ({}, "", "it brings no conf/method/aaa.yaml; one that is no method says is_method=False"),
+        ({"conf/method/aaa.yaml": "_target_: a.b\n"}, "", "begin with the line '# @package methods.aaa'"),
         ({}, ", claims=('text',)", "its card claims 'text', which is not <hook>.<what>"),
         (
             {},
             ", families=('unet3d')",
-            "its card's families='unet3d' is one text, not a tuple of them: write families=(",
+            "its card's families='unet3d' is one text; write a tuple, families=('unet3d',)",
         ),
-        ({}, ", needs=('absent',)", "it needs the plugin 'absent', which is not installed; install it"),
+        (
+            {},
+            ", is_method=False, needs=('absent',)",
+            "it needs the plugin 'absent', which is not installed; install it",
+        ),
     ],
 )
 def test_what_a_card_cannot_say(files, more: str, words: str, install_plugin) -> None:
@@ -169,7 +197,7 @@ def test_plugins_that_need_each_other_are_broken_with_those_that_need_them() -> 
 
 
 def test_why_a_plugin_is_broken_is_told_on_demand_though_it_raised_nothing(capsys, install_plugin) -> None:
-    install_plugin("lonely", CARD.format(more=", needs=('absent',)"))
+    install_plugin("lonely", CARD.format(more=", is_method=False, needs=('absent',)"))
     assert cli.main(["list", "--why", "lonely"]) == 0
     assert "needs the plugin 'absent', which is not installed" in capsys.readouterr().out
 

@@ -103,6 +103,7 @@ MISTAKES = {
     "bad syntax": ("class Idea\n", r"is no Python: line 1: expected ':'"),
     "no text": ("\0", "fails: |is no Python"),
     "a helper beside it": ("\nimport a_file_beside\n", "line 2: ModuleNotFoundError.*a_file_beside.*in a package"),
+    "it skips": ("class Skipped(BaseException): ...\nraise Skipped('no GPU')\n", "line 2: Skipped: no GPU"),
     "it leaves": ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
     "no method": ("x = 1\n", "holds no method: a class whose hooks are marked"),
     "an unmarked hook": (IDEA.replace("@hookimpl", ""), "holds no method"),
@@ -170,9 +171,10 @@ def test_two_installed_plugins_of_one_name_are_broken_and_say_so(install_plugin,
     install_plugin("talc", "from vidgen_core import Plugin\nplugin = Plugin('talc', 'a test', __name__)\n")
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    assert "2 plugins have the name 'talc': " in out
+    assert "two plugins have this name, " in out and "uninstall third-party-talc, or have it choose another" in out
     assert "'vidgen_talc' of vidgen" in out and "'third_party_talc' of third-party-talc" in out
     assert cli.main(["explain", "method=talc"]) == 2
+    assert "the other plugins work" in capsys.readouterr().err
     assert cli.main(["explain", "method=streaming", "model=tiny"]) == 0
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from vidgen_core.card import check_name
-from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.errors import BadRequest, Unusable, nearest
 from vidgen_core.plugin import discover, taken_names
 
 FAMILIES = ("conditioning", "attention", "sampling", "memory", "training")
@@ -80,6 +80,6 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, str]:
         raise BadRequest(f"There is a plugin '{name}' already, of {found[name].distribution}. Choose another name.")
     try:
         check_name(name, taken_names())
-    except ValueError as error:
+    except Unusable as error:
         raise BadRequest(f"vidgen new {name}: {error}.") from error
     return name, family

@@ -11,10 +11,10 @@ from vidgen_core.card import Plugin, check_pair
 from vidgen_core.catalog import Option
 from vidgen_core.config import Catalog, compose
 from vidgen_core.errors import BadRequest, Conflict, nearest
-from vidgen_core.hookspecs import kinds
+from vidgen_core.hookspecs import kinds, marked
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES, parse
-from vidgen_core.plugin import Found, catalog_of, discover
+from vidgen_core.plugin import Found, broken, catalog_of, discover
 from vidgen_core.unpackaged import files_of, joined, of_file
 
 PREFIXES = {
@@ -51,9 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def _show_plugin(entry: Found, found: Mapping[str, Found], catalog: Catalog) -> None:
     card = entry.plugin
     if card is None:
-        raise BadRequest(
-            f"The plugin '{entry.name}' is broken: {entry.error}. `vidgen list --why {entry.name}` shows where."
-        )
+        raise broken(entry)
     print(f"{entry.name}: {card.summary or 'its docstring or card says nothing'}")
     where = entry.distribution if entry.build else f"{entry.distribution} {entry.version}, package {card.package}"
     print(f"  from      {where}")
@@ -88,11 +86,8 @@ def _show_method(entry: Found, card: Plugin, found: Mapping[str, Found], catalog
     if option is None:
         return
     named = [f"{FILES}={entry.distribution}"] if entry.build else []
-    method = built_methods(compose([f"method={entry.name}", *named]))[entry.name]
-    hooks = [
-        f"{hook} ({kind})" for hook, kind in kinds().items() if hasattr(getattr(method, hook, None), "vidgen_impl")
-    ]
-    print(f"  hooks     {', '.join(hooks) or 'none'}")
+    own = marked(built_methods(compose([f"method={entry.name}", *named]))[entry.name])
+    print(f"  hooks     {', '.join(f'{hook} ({kind})' for hook, kind in kinds().items() if hook in own)}")
     _show_keys(f"{entry.name}.", option)
 
 
