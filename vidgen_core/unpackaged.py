@@ -90,7 +90,8 @@ def joined(found: Mapping[str, Found], more: Iterable[Found]) -> dict[str, Found
         if other is not None and (other.distribution, other.build) != (entry.distribution, entry.build):
             raise BadRequest(
                 f"Two plugins have the name '{entry.name}': {entry.distribution} and {other.distribution}. Give one of "
-                "them another: rename the file or the class, or write plugin = Plugin(name=...)."
+                "them another: rename the file or the class, or write plugin = vidgen_core.Plugin('another_name', "
+                "'what it does', __name__) in it."
             )
         assert entry.plugin is not None
         try:

@@ -150,6 +150,16 @@ def test_show_tells_paper_hooks_and_options(capsys) -> None:
     assert run(capsys, "show")[0] == 2
 
 
+def test_show_tells_options_also_where_no_model_fits(capsys, install_plugin) -> None:
+    files = {"conf/method/ahead.yaml": "# @package methods.ahead\n_target_: a.b\nstrength: 0.5 # number, how far\n"}
+    install_plugin("ahead", CARD.format(package="__name__", more=", families=('unet4d',)"), files)
+    code, out, _ = run(capsys, "show", "ahead")
+    assert code == 0
+    assert "models    none (the family unet4d)" in out
+    assert "hooks     not to be seen: The method 'ahead' runs on the model family unet4d" in out
+    assert "ahead.strength=0.5  number, how far" in out
+
+
 def test_explain_tells_origins_scenes_and_owners_and_loads_no_weights(capsys, monkeypatch) -> None:
     import vidgen_core.models.tiny as tiny
 

@@ -89,6 +89,7 @@ def test_a_method_that_only_conditions_takes_thirty_lines_with_its_card_and_opti
         (["talc"], "There is a plugin 'talc' already, of vidgen"),
         (["prompt"], "'prompt' is a key of vidgen's own configuration"),
         (["there"], "'there' is there already"),
+        (["group", "--family", "memory"], "'group' cannot be its name: its module has another class 'Group'"),
     ],
 )
 def test_what_cannot_be_written_is_told_in_one_paragraph(arguments, words, tmp_path, monkeypatch, capsys) -> None:

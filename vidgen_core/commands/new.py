@@ -56,8 +56,12 @@ def package_files(name: str, family: str) -> dict[str, str]:
 
 
 def _named(text: str, name: str) -> str:
-    kind = "".join(part.capitalize() for part in name.split("_"))
-    return text.replace("my_method", name).replace("my-method", name.replace("_", "-")).replace("MyMethod", kind)
+    named = text.replace("my_method", name).replace("my-method", name.replace("_", "-"))
+    return named.replace("MyMethod", _class_name(name))
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[str, str]:
@@ -75,6 +79,9 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, str]:
     (name,) = words
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise BadRequest(f"'{name}' cannot be a method's name. Write small letters, digits and _, as in my_method.")
+    kind, template = _class_name(name), resources.files("vidgen_core") / "templates" / family / "method.py"
+    if re.search(rf"\b{kind}\b", template.read_text(encoding="utf-8")):
+        raise BadRequest(f"'{name}' cannot be its name: its module has another class '{kind}'. Choose another name.")
     found = discover()
     if name in found:
         raise BadRequest(f"There is a plugin '{name}' already, of {found[name].distribution}. Choose another name.")

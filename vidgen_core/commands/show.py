@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from vidgen_core.card import Plugin, check_pair
 from vidgen_core.catalog import Option
 from vidgen_core.config import Catalog, compose
-from vidgen_core.errors import BadRequest, Conflict, nearest
+from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
 from vidgen_core.hookspecs import kinds, marked
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES, parse
@@ -86,8 +86,11 @@ def _show_method(entry: Found, card: Plugin, found: Mapping[str, Found], catalog
     if option is None:
         return
     named = [f"{FILES}={entry.distribution}"] if entry.build else []
-    own = marked(built_methods(compose([f"method={entry.name}", *named]))[entry.name])
-    print(f"  hooks     {', '.join(f'{hook} ({kind})' for hook, kind in kinds().items() if hook in own)}")
+    try:
+        own = marked(built_methods(compose([f"method={entry.name}", *named]))[entry.name])
+        print(f"  hooks     {', '.join(f'{hook} ({kind})' for hook, kind in kinds().items() if hook in own)}")
+    except VidgenError as error:  # its options can be told all the same
+        print(f"  hooks     not to be seen: {error}")
     _show_keys(f"{entry.name}.", option)
 
 
