@@ -7,7 +7,7 @@ cannot run is an error, never a fallback. B batch, N queries, L keys, h heads, d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -195,32 +195,40 @@ def install(
         The installed processors.
 
     Raises:
-        Conflict: when two methods replace the processor of one module.
+        Conflict: when a method replaces a processor of another, which would never be called.
     """
-    replaced: dict[str, str] = network.__dict__.setdefault("_vidgen_replaced", {})
     chosen = [(name, module) for name, module in attentions(network) if where(name, module)]
+    standing: dict[str, list[tuple[str, bool]]] = network.__dict__.setdefault("_vidgen_processors", {})
     if replaces:
         for name, _ in chosen:
-            if name in replaced:
-                raise Conflict(
-                    f"'{replaced[name]}' and '{owner}' both replace the attention of '{name}'. Leave one of them out.",
-                    over="attach",
-                )
+            _check_replaced(name, standing.get(name, ()), owner)
+    for name, _ in chosen:
+        standing.setdefault(name, []).append((owner, replaces))
     before = [(module, module.processor) for _, module in chosen]
     try:
         installed = []
         for name, module in chosen:
             installed.append(build(name, module, module.processor))
             module.set_processor(installed[-1])
-            if replaces:
-                replaced[name] = owner
         yield installed
     finally:
         for module, processor in reversed(before):
             module.set_processor(processor)
+        for name, _ in chosen:
+            standing[name].remove((owner, replaces))
+
+
+def _check_replaced(name: str, standing: Iterable[tuple[str, bool]], owner: str) -> None:
+    for other, replaces in standing:
         if replaces:
-            for name, _ in chosen:
-                replaced.pop(name, None)
+            told = f"'{other}' and '{owner}' both replace the attention of '{name}'. Leave one of them out."
+            raise Conflict(told, over="attach")
+        if other not in (owner, "core"):
+            raise Conflict(
+                f"'{owner}' replaces the attention of '{name}', so '{other}', which wraps it, would never be called. "
+                f"Name '{owner}' first: method=[{owner},{other}].",
+                over="attach",
+            )
 
 
 def is_plain(attn: Attention) -> bool:

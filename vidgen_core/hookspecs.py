@@ -105,7 +105,7 @@ def _kind(kind: str, instead: str = "") -> Callable[[Spec], Spec]:
 def prepare_request(request: Request) -> Request | None:
     """Return the request with its scenes laid on the frame axis (``request.replace(...)``), or None.
 
-    Called before anything heavy is imported: raise ``BadRequest`` here for what can never work.
+    Called before any weight is loaded: raise ``BadRequest`` here for what can never work.
     """
 
 

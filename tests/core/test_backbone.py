@@ -154,6 +154,24 @@ def test_two_replacements_of_one_module_are_refused_with_both_names(backbone) ->
         pass
 
 
+def test_a_replacement_of_what_another_method_wraps_is_refused_with_the_order_that_works(backbone) -> None:
+    def install(owner, replaces):
+        return attention.install(
+            backbone.denoiser, lambda n, m: True, lambda n, m, current: current, owner=owner, replaces=replaces
+        )
+
+    wanted = (
+        "'new' replaces .* so 'around', which wraps it, would never be called. Name 'new' first: method=.new,around"
+    )
+    with backbone.attention_installed("sdpa"):
+        with install("around", False), pytest.raises(BadRequest, match=wanted), install("new", True):
+            pass
+        with install("new", True), install("around", False):
+            pass
+        with install("new", False), install("new", True):  # a method's own
+            pass
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_runs_and_stays_close(dtype) -> None:
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
