@@ -17,6 +17,7 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse
 from vidgen_core.plugin import Found, catalog_of, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
+from vidgen_core.recorded_code import refuse_other_code
 from vidgen_core.request import Request, VideoRequest, resolve_defaults
 from vidgen_core.tuned_run import SIZES, read_tuned, take_clip, take_over
 from vidgen_core.unpackaged import apart, files_of, hashes_of, joined, of_file, put_options, refuse_unchosen
@@ -79,6 +80,7 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     asked = [_weights_of_one(override, methods) for override in asked]
     _refuse_twice(asked)
     tuned = read_tuned(asked) if any("tuned" in plugin.reads for plugin in methods.values()) else {}
+    refuse_other_code({"model": tuned.get("model")}, catalog)
     choices = _choices(asked, catalog, methods, entry, tuned)
     from vidgen_core.search_path import compose_groups
 
@@ -120,6 +122,8 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
                 "if it was an object of a Python program, run that program again."
             )
         method_plugin(name, found)
+    packaged = {name: config["methods"][name] for name in record["method"] if found[name].build is None}
+    refuse_other_code({**config, "methods": packaged}, catalog_of(found))
     groups: dict[str, Any] = {}
     for override in asked:
         if override.key in ("method", "model"):

@@ -191,3 +191,16 @@ def test_composing_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.strip() == "[]"
+
+
+OTHER_CODE = {"_target_": "vidgen_core.cli.main", "argv": ["list"]}
+
+
+@pytest.mark.parametrize(
+    ("group", "values"), [("methods", {"talc": OTHER_CODE}), ("model", OTHER_CODE), ("output", {"parts": [OTHER_CODE]})]
+)
+def test_a_record_names_no_code_but_what_installed_configuration_names(group: str, values: dict) -> None:
+    recorded = compose(["method=talc", "model=tiny", PROMPT]).config
+    recorded[group] = {**recorded[group], **values}
+    with pytest.raises(BadRequest, match=rf"^{group}[.\w]*_target_=vidgen_core.cli.main: .*, and is refused"):
+        recompose(recorded)
