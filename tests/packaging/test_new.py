@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from vidgen_core import HOOK_API_VERSION, cli
-from vidgen_core.commands.new import FAMILIES, package_files
+from vidgen_core.commands.new import FAMILIES, package_files, read_arguments
 from vidgen_core.matrix import REFUSED, RUNS, Matrix
 from vidgen_core.plugin import discover
 from vidgen_core.testing import request, video
@@ -99,3 +99,8 @@ def test_what_cannot_be_written_is_told_in_one_paragraph(arguments, words, tmp_p
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_name_that_the_documentation_takes_can_be_taken(family: str) -> None:
+    assert read_arguments(["my_method", "--family", family]) == ("my_method", family)
