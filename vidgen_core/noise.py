@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -49,12 +49,12 @@ def keyed_noise(
 class Prior(Protocol):
     """What the noise of a video's frames has in common."""
 
-    def __call__(self, own: Tensor, common: Tensor) -> Tensor:
+    def __call__(self, own: Tensor, common: Callable[[], Tensor]) -> Tensor:
         """The noise (B, C, F, h, w) of frames.
 
         Args:
             own: (B, C, F, h, w), drawn for each frame.
-            common: (B, C, 1, h, w), drawn once for a video; the same in all of its windows and groups.
+            common: Draws (B, C, 1, h, w), the same in all windows and groups of a video.
         """
         ...
 
@@ -62,7 +62,7 @@ class Prior(Protocol):
 class Independent:
     """Frames have nothing in common: what published models are trained and sampled with."""
 
-    def __call__(self, own: Tensor, common: Tensor) -> Tensor:
+    def __call__(self, own: Tensor, common: Callable[[], Tensor]) -> Tensor:
         """The frames' own noise."""
         return own
 
@@ -74,9 +74,9 @@ class SharedMean:
     from frame to frame, flat grounds flicker.
     """
 
-    def __call__(self, own: Tensor, common: Tensor) -> Tensor:
+    def __call__(self, own: Tensor, common: Callable[[], Tensor]) -> Tensor:
         """The frames' own noise about the common mean."""
-        return own - own.mean((3, 4), keepdim=True) + common.mean((3, 4), keepdim=True)
+        return own - own.mean((3, 4), keepdim=True) + common().mean((3, 4), keepdim=True)
 
 
 class Mixed:
@@ -89,6 +89,6 @@ class Mixed:
     def __init__(self, share: float = 0.5) -> None:
         self.share = share
 
-    def __call__(self, own: Tensor, common: Tensor) -> Tensor:
+    def __call__(self, own: Tensor, common: Callable[[], Tensor]) -> Tensor:
         """The weighted sum, again of unit variance."""
-        return math.sqrt(1 - self.share) * own + math.sqrt(self.share) * common
+        return math.sqrt(1 - self.share) * own + math.sqrt(self.share) * common()

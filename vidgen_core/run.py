@@ -92,7 +92,7 @@ class Run:
         """Unit normal noise (B, C, F, h, w) of a window's absolute frames; see ``noise.py``."""
         own = self._drawn(window.span, window.group, step)
         # No frame of any group, so that what is common is the same in all of them.
-        return own if self._prior is None else self._prior(own, self._drawn(range(-1, 0), -1, step))
+        return own if self._prior is None else self._prior(own, lambda: self._drawn(range(-1, 0), -1, step))
 
     def _drawn(self, frames: range, group: int, step: int) -> Tensor:
         return keyed_noise(

@@ -6,6 +6,7 @@ have the same number of videos: the Frechet distance of fewer is greater.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from vidgen_core.metrics.real import Real
 
 
-class Frechet:
+class Frechet(ABC):
     """The Frechet distance of the set's features to those of the real videos; 0 is the same distribution.
 
     Args:
@@ -52,9 +53,9 @@ class Frechet:
         self._real, self._frames = real, frames
         self._known: NDArray[np.float64] | None = None
 
+    @abstractmethod
     def see(self, footage: Footage) -> NDArray[np.float64]:
         """What the set's number needs of one video: features (n, D)."""
-        raise NotImplementedError
 
     def score_set(self, seen: Sequence[NDArray[np.float64]]) -> Mapping[str, float | None]:
         """The distance. Raises BadRequest where there are too few real videos."""

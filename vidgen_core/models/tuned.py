@@ -109,7 +109,8 @@ def check_base(base: str, backbone: Backbone, file: Path) -> None:
 class Exchange:
     """Other values for parameters of a network: ``put`` in place, and afterwards what they were.
 
-    The values that are out lie in the main memory: a device never holds both.
+    What the parameters are is kept from the beginning, in the main memory: so exchanges that were made in one order and
+    are ended in the other leave the network as it was, whenever they put, and a device never holds both.
 
     Args:
         tensors: Parameter name -> value, on any device; may be mapped from a file.
@@ -128,24 +129,27 @@ class Exchange:
             )
         self._parameters = {name: own[name] for name in tensors}
         self._tensors = tensors
-        self._before: dict[str, Tensor] = {}
+        self._before = {name: own[name].detach().to("cpu", copy=True) for name in tensors}
+        self._placed = False
 
     def put(self) -> bool:
         """Put the other values in place; False where they are already, or there are none."""
-        if self._before or not self._parameters:
+        if self._placed or not self._parameters:
             return False
+        self._placed = True
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                self._before[name] = parameter.detach().to("cpu", copy=True)
                 parameter.copy_(self._tensors[name])
         return True
 
     def take_out(self) -> None:
         """Give every parameter the value back that it had."""
+        if not self._placed:
+            return
+        self._placed = False
         with torch.no_grad():
             for name, tensor in self._before.items():
                 self._parameters[name].copy_(tensor)
-        self._before = {}
 
 
 @contextmanager
