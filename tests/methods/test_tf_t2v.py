@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tf_t2v_runs import SETTINGS, TINY, outspoken, picture_in, run_of
+from tf_t2v_runs import SETTINGS, TINY, run_of
 from torch import Tensor
 from vidgen_streaming import method as streaming
 from vidgen_talc import method as talc
@@ -24,23 +23,11 @@ from vidgen_tf_t2v.reference import reference
 from vidgen_core.cli import main
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
-from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import file_hash, located
 from vidgen_core.provenance import read_provenance
 from vidgen_core.run import opened
 from vidgen_core.testing import make_run, request, video
 from vidgen_core.video import read_video
-
-
-@pytest.fixture
-def backbone() -> Backbone:
-    return outspoken()
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> str:
-    return picture_in(tmp_path)
-
 
 # ------------------------------------------------------------------------------------------------------- sampling
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tf_t2v_runs import SETTINGS, outspoken, picture_in
+from tf_t2v_runs import SETTINGS
 from torch import Tensor
 from vidgen_tf_t2v import extract
 from vidgen_tf_t2v.extract import extracted
@@ -17,20 +16,8 @@ from vidgen_tf_t2v.maps import read_map
 from vidgen_tf_t2v.method import TFT2V
 
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import located
 from vidgen_core.testing import request, video
-
-
-@pytest.fixture
-def backbone() -> Backbone:
-    return outspoken()
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> str:
-    return picture_in(tmp_path)
-
 
 # ----------------------------------------------------------------------------------------------------------- maps
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tf_t2v_runs import CLIP, SETTINGS, TINY, T, latents, outspoken, picture_in, predicted, run_of, whole
+from tf_t2v_runs import CLIP, SETTINGS, TINY, T, latents, predicted, run_of, whole
 from torch import Tensor
 from vgen_weights import KNOWN, checkpoint
 from vidgen_tf_t2v import published
@@ -28,17 +28,6 @@ from vidgen_core.models.backbone import Backbone
 from vidgen_core.request import Request
 from vidgen_core.testing import request, video
 from vidgen_core.video import read_video
-
-
-@pytest.fixture
-def backbone() -> Backbone:
-    return outspoken()
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> str:
-    return picture_in(tmp_path)
-
 
 # -------------------------------------------------------------------------------------------- the published file
 
