@@ -14,7 +14,7 @@ from typing import Any
 from vidgen_core.card import READS, Plugin, check_pair, warning_of
 from vidgen_core.catalog import Key, Option
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse
+from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse, spelled_out
 from vidgen_core.plugin import Found, catalog_of, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
 from vidgen_core.recorded_code import refuse_other_code
@@ -71,7 +71,7 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
         BadRequest: one paragraph that names the key, value, method, model or file, and the mend.
     """
     values, objects = apart(values or {})
-    asked = [*map(parse, overrides), *from_python(values)]
+    asked = [*spelled_out(map(parse, overrides)), *from_python(values)]
     files = [of_file(path) for path in files_of(asked)]
     found = joined(discover(), [*files, *objects])
     catalog = catalog_of(found)
@@ -109,7 +109,7 @@ def recompose(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Compo
     """A recorded configuration once more, with some values or groups changed; later defaults play no part."""
     from omegaconf import OmegaConf
 
-    asked = [parse(argument) for argument in overrides]
+    asked = list(spelled_out(map(parse, overrides)))
     _refuse_twice(asked)
     recorded = config.get(FILES) or {}
     files = [of_file(path, recorded.values()) for path in files_of(asked) or recorded]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,15 @@ def parse(argument: str) -> Override:
     if is_path(key):
         return Override(key, None if raw in ("", "null") else raw, raw)
     return Override(key, _hydra_value(key, raw), raw)
+
+
+def spelled_out(asked: Iterable[Override]) -> Iterator[Override]:
+    """A mapping that was written as one value, ``key={name: value}``, as a value of each of its keys."""
+    for override in asked:
+        if isinstance(override.value, dict) and override.value:
+            yield from spelled_out(Override(f"{override.key}.{k}", v, str(v)) for k, v in override.value.items())
+        else:
+            yield override
 
 
 def from_python(values: Mapping[str, Any]) -> Iterator[Override]:

@@ -1,11 +1,11 @@
-"""Maps of spatial conditions made from what frames show: edges, depth, the first frame, the codec's motion.
+"""Maps of spatial conditions made from what frames show: edges, strokes, depth, the first frame, the codec's motion.
 
 F frames, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from vidgen_tf_t2v.reference import read_picture
 EDGES = (100, 200)
 """Thresholds of the edge detector, for brightness in 0..255."""
 
+SURROUNDINGS, DIM = 0.01, 8.0
+"""Of sketches: how far around a pixel is compared, in shorter sides; a brightness, 0..255, that noise stays below."""
+
 ESTIMATOR = "Intel/dpt-large"
 """MiDaS v3, as the released weights were trained on."""
 
@@ -39,6 +42,28 @@ def canny(frames: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(edges)[:, None] / 255).float()
 
 
+def sketch(frames: Tensor) -> Tensor:
+    """Pencil strokes (F, 1, H, W) in [0, 1], bright on black, of frames (F, 3, H, W) uint8: how much darker a pixel is
+    than its surroundings (the "colour dodge" of image editors).
+
+    The released weights were trained on lines of PiDiNet, which is a network of its own: these are like them and not
+    the same, and sketches from there serve as files.
+    """
+    import cv2
+
+    strokes = []
+    for picture in frames.permute(0, 2, 3, 1).numpy():
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        around = cv2.GaussianBlur(grey, (0, 0), max(1.0, SURROUNDINGS * min(grey.shape)))
+        strokes.append(1 - (grey + DIM) / (np.maximum(around, grey) + DIM))
+    return torch.from_numpy(np.stack(strokes)[:, None])
+
+
+def single_sketch(frames: Tensor) -> Tensor:
+    """The first frame's sketch (F, 1, H, W), for every frame."""
+    return sketch(frames[:1]).expand(len(frames), -1, -1, -1)
+
+
 def local_image(frames: Tensor) -> Tensor:
     """The first frame (F, 3, H, W) in [0, 1], for every frame."""
     return (frames[:1].float() / 255).expand(len(frames), -1, -1, -1)
@@ -53,8 +78,8 @@ def depth(frames: Tensor, estimator: str | None = None, device: torch.device | s
     return (found[:, None] / DEPTH_SCALE).clamp(0, DEEPEST)
 
 
-def motion(path: str, num_frames: int) -> Tensor:
-    """(F, 2, H, W): by how many pixels, right and down, the codec moved every block since the frame before.
+def motion(path: str, key: str, num_frames: int) -> Tensor:
+    """(2, F, H, W): by how many pixels, right and down, the codec moved every block since the frame before.
 
     What the codec painted anew, such as all of the first frame, has moved by nothing. Raises BadRequest for a file that
     cannot be read, has fewer frames, or is turned.
@@ -63,20 +88,20 @@ def motion(path: str, num_frames: int) -> Tensor:
 
     maps: list[np.ndarray] = []
     try:
-        with av.open(path) as container:
+        with av.open(str(Path(path).expanduser())) as container:
             stream = container.streams.video[0]
             stream.codec_context.options = {"flags2": "+export_mvs"}
             for frame in container.decode(stream):
                 if any(orientation(frame)):
-                    raise BadRequest(f"tf_t2v.extract.motion={path} is a turned video. Write it upright first.")
+                    raise BadRequest(f"{key} is a turned video. Write it upright first.")
                 maps.append(_moved(frame))
                 if len(maps) == num_frames:
                     break
     except (OSError, ValueError, IndexError, av.FFmpegError) as error:
-        raise BadRequest(f"tf_t2v.extract.motion={path} cannot be read as video ({error}).") from error
+        raise BadRequest(f"{key} cannot be read as video ({error}).") from error
     if len(maps) < num_frames:
-        raise BadRequest(f"tf_t2v.extract.motion={path} has {len(maps)} frames for {num_frames}. Ask for as many.")
-    return torch.from_numpy(np.stack(maps))
+        raise BadRequest(f"{key} has {len(maps)} frames for {num_frames}. Ask for as many.")
+    return torch.from_numpy(np.stack(maps, axis=1))
 
 
 def _moved(frame: Any) -> np.ndarray:
@@ -91,37 +116,36 @@ def _moved(frame: Any) -> np.ndarray:
     return moved
 
 
-OF_FRAMES: dict[str, Callable[[Tensor], Tensor]] = {"canny": canny, "local_image": local_image}
+OF_FRAMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "canny": canny,
+    "sketch": sketch,
+    "single_sketch": single_sketch,
+    "local_image": local_image,
+}
 """Condition -> what makes its maps of the frames (F, 3, H, W) uint8 of one clip, cheaply enough for a training."""
 
 EXTRACTED = (*OF_FRAMES, "depth", "motion")
 """The conditions that can be made from a video."""
 
 
-def check_extracted(paths: Mapping[str, str], maps: Mapping[str, str]) -> None:
-    """Raise BadRequest for a condition that nobody can extract, one that has maps as well, or a missing file."""
-    for name, path in paths.items():
-        if name not in EXTRACTED:
-            raise BadRequest(
-                f"tf_t2v.extract.{name}: these can be made from a video: {', '.join(EXTRACTED)}. Others are given as a "
-                f"file: tf_t2v.maps.{name}=..."
-            )
-        if name in maps:
-            raise BadRequest(f"tf_t2v.extract.{name} and tf_t2v.maps.{name} are both given. Leave one out.")
-        if not Path(path).expanduser().is_file():
-            raise BadRequest(f"tf_t2v.extract.{name}={path}: there is no such file.")
-
-
 def extracted(
-    name: str, path: str, num_frames: int, estimator: str | None = None, device: torch.device | str = "cpu"
+    name: str,
+    path: str,
+    key: str,
+    num_frames: int,
+    estimator: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """A condition's maps (c, F, H, W), float32, made from a video, or from a picture for all frames.
 
+    Args:
+        key: What messages call the file.
+
     Raises BadRequest where the file cannot be read or has fewer frames.
     """
-    file, key = Path(path).expanduser(), f"tf_t2v.extract.{name}={path}"
     if name == "motion":
-        return motion(str(file), num_frames).transpose(0, 1)
+        return motion(path, key, num_frames)
+    file = Path(path).expanduser()
     if file.suffix.lower() in IMAGES:
         pictures = np.repeat(read_picture(file, key), num_frames, axis=0)
     else:

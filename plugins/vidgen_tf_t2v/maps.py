@@ -5,7 +5,6 @@ F frames, c channels of a map, H W its size in pixels, which need not be the vid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core.data.clips import IMAGES
-from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.errors import BadRequest
 from vidgen_core.video import VideoReader
 from vidgen_tf_t2v import map_encoder
 from vidgen_tf_t2v.reference import read_picture
@@ -28,16 +27,17 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness of a picture (ITU-R BT.601)."""
 
 
-def check_names(paths: Mapping[str, str]) -> None:
-    """Raise BadRequest for a condition that nobody knows, or a file that is not there."""
-    for name, path in paths.items():
-        if name not in CHANNELS:
-            raise BadRequest(f"tf_t2v.maps.{name}: there is no such condition.{nearest(name, CHANNELS)}")
-        if not Path(path).expanduser().is_file():
-            raise BadRequest(f"tf_t2v.maps.{name}={path}: there is no such file.")
+def is_array(path: str) -> bool:
+    """Whether a file holds maps as the network reads them, instead of pictures or a video."""
+    return Path(path).suffix.lower() == ".npy"
 
 
-def read_map(name: str, path: str, num_frames: int) -> Tensor:
+def is_picture(path: str) -> bool:
+    """Whether a file is one picture, by its name."""
+    return Path(path).suffix.lower() in IMAGES
+
+
+def read_map(name: str, path: str, num_frames: int, key: str = "") -> Tensor:
     """A condition's maps (c, F, H, W), float32, as the network reads them.
 
     Args:
@@ -45,12 +45,13 @@ def read_map(name: str, path: str, num_frames: int) -> Tensor:
             for histograms; a picture for all frames; or a video. Of pictures the brightness counts where c is 1 and the
             colours where it is 3, in [0, 1].
         num_frames: F; a single map serves all frames, and more maps than frames are cut.
+        key: What messages call the file; empty: its path.
 
     Raises:
         BadRequest: nothing can be read there, or too few maps, or maps of another number of channels.
     """
-    file, channels, key = Path(path).expanduser(), CHANNELS[name], f"tf_t2v.maps.{name}={path}"
-    maps = _array(file, key) if file.suffix == ".npy" else _pixels(file, channels, num_frames, key)
+    file, channels, key = Path(path).expanduser(), CHANNELS[name], key or path
+    maps = _array(file, key) if is_array(path) else _pixels(file, channels, num_frames, key)
     if maps.ndim == 3:
         maps = maps[:, None]
     elif maps.ndim == 2 and name == HISTOGRAM:
@@ -80,7 +81,7 @@ def _array(file: Path, key: str) -> np.ndarray:
 def _pixels(file: Path, channels: int, num_frames: int, key: str) -> np.ndarray:
     if channels not in (1, 3):
         raise BadRequest(f"{key}: maps of {channels} channels are no pictures. Give an array in an .npy file.")
-    if file.suffix.lower() in IMAGES:
+    if is_picture(str(file)):
         frames = read_picture(file, key)
     else:
         reader = VideoReader(file)

@@ -28,10 +28,10 @@ from vidgen_core.run import FrameBlock, Run, Window
 from vidgen_core.training.learner import PARTS
 from vidgen_tf_t2v.branches import Prepared, installed
 from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
+from vidgen_tf_t2v.conditions import check_conditions, read_conditions, shown
 from vidgen_tf_t2v.dropping import Dropping
-from vidgen_tf_t2v.extract import check_extracted, extracted
 from vidgen_tf_t2v.map_encoder import encoded
-from vidgen_tf_t2v.maps import HISTOGRAM, check_names, read_map
+from vidgen_tf_t2v.maps import HISTOGRAM
 from vidgen_tf_t2v.networks import Networks, add_encoders, fresh, loaded
 from vidgen_tf_t2v.prompts import as_published
 from vidgen_tf_t2v.published import carried, is_published
@@ -46,7 +46,7 @@ from vidgen_tf_t2v.slots import (
     with_negative,
     without_text,
 )
-from vidgen_tf_t2v.trained_maps import check_conditions, height_and_width, trained_maps
+from vidgen_tf_t2v.trained_maps import check_trained, height_and_width, trained_maps
 
 BRANCHES = ("auto", "content", "motion")
 
@@ -61,10 +61,9 @@ class TFT2V:
         text, no_text, no_image, unguided_image: What stands in the slots of cross-attention, see ``slots``.
         branch: ``content`` runs the spatial layers only, ``motion`` all; ``auto`` decides by the number of frames.
         keep_last: The content branch as released, with one layer over time.
-        maps: Spatial condition -> file of its maps, see ``read_map``.
-        extract: Spatial condition -> a video or picture that its maps are made from, see ``extracted``.
+        conditions: Spatial condition -> file of its maps, or ``auto``, see ``conditions``.
         depth_estimator: A model that estimates inverse depth; None is the released weights'.
-        conditions: Spatial conditions that a training learns to read, see ``trained_maps``.
+        trained_conditions: Spatial conditions that a training learns to read, see ``trained_maps``.
         published_prompt: Prompts as the release completes them.
         encoder: A CLIP model; None takes the model's.
         tokens: K, where the image layers are made anew.
@@ -85,10 +84,9 @@ class TFT2V:
         unguided_image: str = "zero_embedding",
         branch: str = "auto",
         keep_last: bool = False,
-        maps: Mapping[str, str] | None = None,
-        extract: Mapping[str, str] | None = None,
+        conditions: Mapping[str, str] | None = None,
         depth_estimator: str | None = None,
-        conditions: Sequence[str] = (),
+        trained_conditions: Sequence[str] = (),
         published_prompt: bool = False,
         encoder: str | None = None,
         tokens: int = 4,
@@ -111,9 +109,9 @@ class TFT2V:
             raise BadRequest(f"tf_t2v.branch={branch} is not a branch.{nearest(branch, BRANCHES)}")
         self.text, self.no_text, self.no_image, self.unguided_image = text, no_text, no_image, unguided_image
         self.branch, self.keep_last = branch, keep_last
-        self.maps, self.extract, self.published_prompt = dict(maps or {}), dict(extract or {}), published_prompt
+        self.conditions, self.published_prompt = dict(conditions or {}), published_prompt
         self.depth_estimator = depth_estimator
-        self.conditions = check_conditions(conditions)
+        self.trained_conditions = check_trained(trained_conditions)
         self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
         self.dropping = Dropping(drop, drop_all, drop_none, drop_to_negative)
@@ -130,9 +128,8 @@ class TFT2V:
     @hookimpl
     def prepare_request(self, request: Request) -> Request | None:
         """Look for the picture and the maps before anything heavy, and complete the prompts where asked."""
-        check_reference(request)
-        check_names(self.maps)
-        check_extracted(self.extract, self.maps)
+        check_conditions(self.conditions, request)
+        check_reference(shown(self.conditions, request))
         return as_published(request) if self.published_prompt else None
 
     # ------------------------------------------------------------------------------------------------ model
@@ -143,7 +140,7 @@ class TFT2V:
         """Put the learned modules beside the model, and have the network read what they make."""
         own, base, source = self.learnt(run, backbone)
         self.networks = self.made(run, backbone, own, source)
-        self.given = self.read_maps(run, backbone)
+        self.given = read_conditions(self.conditions, run.request, self.depth_estimator, backbone.device)
         self.look(run, backbone)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
@@ -189,18 +186,18 @@ class TFT2V:
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(run.request.seed)
             networks = self.loaded_or_fresh(run, backbone, own, source, training, drawn)
-        if training and (self.maps or self.extract):
+        if training and self.conditions:
             raise BadRequest(
-                "tf_t2v.maps or tf_t2v.extract is given, but a training takes its maps from its data. Leave it out; "
-                "tf_t2v.conditions=[...] says what is learnt."
+                "tf_t2v.conditions says what a video is made of, but a training takes its maps from its data. Leave it "
+                "out; tf_t2v.trained_conditions=[...] says what is learnt."
             )
         reads = [*networks.encoders, *([] if networks.histogram is None else [HISTOGRAM])]
-        for name in (*self.maps, *self.extract):
+        for name in self.conditions:
             if name not in reads:
-                there, key = ", ".join(reads) or "none", "maps" if name in self.maps else "extract"
                 raise BadRequest(
-                    f"tf_t2v.{key}.{name} is given, but these weights do not read it; they read: {there}. Leave it "
-                    "out, or use a checkpoint of composed conditions, such as tft2v_vcomposer_non_ema_254000.pth."
+                    f"tf_t2v.conditions.{name} is given, but these weights do not read it; they read: "
+                    f"{', '.join(reads) or 'none'}. Leave it out, or use a checkpoint of composed conditions, such as "
+                    "tft2v_vcomposer_non_ema_254000.pth."
                 )
         return networks
 
@@ -210,11 +207,11 @@ class TFT2V:
         """The modules of a file, or new ones for a training or for the tiny model; a training adds its encoders."""
         if own:
             networks = loaded(own, source)
-            add_encoders(networks, backbone.denoiser, self.conditions if training else ())
+            add_encoders(networks, backbone.denoiser, self.trained_conditions if training else ())
             return networks
         if training or drawn:
             width = self.image_encoder(run, backbone).features
-            read = self.conditions if training else [name for name in (*self.maps, *self.extract) if name != HISTOGRAM]
+            read = self.trained_conditions if training else [n for n in self.conditions if n != HISTOGRAM]
             return fresh(backbone.denoiser, width, self.tokens, read, gain=0.1 if drawn else 0.0)
         raise BadRequest(
             "method=tf_t2v needs weights that were trained for this model, and it brings none. Use a published "
@@ -231,7 +228,7 @@ class TFT2V:
 
     def look(self, run: Run, backbone: Backbone) -> None:
         """Embed the user's picture; a training keeps the encoder, for those of its clips."""
-        picture, image = reference(run.request), self.networks.image
+        picture, image = reference(shown(self.conditions, run.request)), self.networks.image
         training = "trainer" in run.config
         if picture is not None or training:
             if image is None:
@@ -258,7 +255,7 @@ class TFT2V:
             maps = {name: given for name, given in self.maps_of(run, window).items() if name != HISTOGRAM}
             height, width, kept = run.request.height, run.request.width, None
         else:
-            found = trained_maps(batch, self.conditions)
+            found = trained_maps(batch, self.trained_conditions)
             maps = {name: given.to(backbone.device, backbone.dtype) for name, given in found.items()}
             height, width = height_and_width(batch)
             kept = {name: self.dropping.kept(batch, name) for name in maps}
@@ -268,13 +265,6 @@ class TFT2V:
         # Images teach no layer over time, in the network as in the encoders.
         over_time = batch is None or batch.num_frames > 1
         return {"spatial": encoded(self.networks.encoders, maps, size, backbone.attend, kept, over_time)}
-
-    def read_maps(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
-        """Condition -> its maps (c, F, H, W) of the whole video: as given, or made from a video or picture."""
-        frames = run.request.num_frames
-        given = {name: read_map(name, path, frames) for name, path in self.maps.items()}
-        made = {n: extracted(n, p, frames, self.depth_estimator, backbone.device) for n, p in self.extract.items()}
-        return given | made
 
     def maps_of(self, run: Run, window: Window) -> dict[str, Tensor]:
         """Spatial condition -> its maps (B, c, F, H, W) in the window; the last serves frames beyond the video."""
@@ -354,8 +344,8 @@ class TFT2V:
         learnt = [
             "image.",
             "fps.",
-            *(f"encoders.{name}." for name in self.conditions),
-            *["stem."][: len(self.conditions)],
+            *(f"encoders.{name}." for name in self.trained_conditions),
+            *["stem."][: len(self.trained_conditions)],
         ]
         own = {name: p for name, p in self.networks.named_parameters() if name.startswith(tuple(learnt))}
         base = backbone.denoiser.named_parameters()

@@ -16,16 +16,18 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_tf_t2v.extract import OF_FRAMES
 from vidgen_tf_t2v.map_encoder import CHANNELS
 
+KEY = "tf_t2v.trained_conditions"
 
-def check_conditions(conditions: Sequence[str]) -> tuple[str, ...]:
+
+def check_trained(conditions: Sequence[str]) -> tuple[str, ...]:
     """The conditions as they are. Raises BadRequest for one that nobody knows, or one twice."""
     if isinstance(conditions, str):
-        raise BadRequest(f"tf_t2v.conditions={conditions} is no list. Write tf_t2v.conditions=[{conditions}].")
+        raise BadRequest(f"{KEY}={conditions} is no list. Write {KEY}=[{conditions}].")
     for name in conditions:
         if name not in CHANNELS:
-            raise BadRequest(f"tf_t2v.conditions: there is no condition '{name}'.{nearest(name, CHANNELS)}")
+            raise BadRequest(f"{KEY}: there is no condition '{name}'.{nearest(name, CHANNELS)}")
         if list(conditions).count(name) > 1:
-            raise BadRequest(f"tf_t2v.conditions names '{name}' twice. Name it once.")
+            raise BadRequest(f"{KEY} names '{name}' twice. Name it once.")
     return tuple(conditions)
 
 
@@ -59,6 +61,6 @@ def trained_maps(batch: Batch, conditions: Sequence[str]) -> dict[str, Tensor]:
         elif name in OF_FRAMES:
             frames = [sample.frames for sample in batch.samples if sample.frames is not None]
             if len(frames) < len(batch):
-                raise BadRequest(f"tf_t2v.conditions={name} looks at pixels. Use trainer.cache=none.")
+                raise BadRequest(f"{KEY}=[{name}] looks at pixels. Use trainer.cache=none.")
             found[name] = torch.stack([OF_FRAMES[name](clip) for clip in frames]).transpose(1, 2)
     return found

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tf_t2v_runs import SETTINGS
+from tf_t2v_runs import SETTINGS, TINY
 from torch import Tensor
 from vidgen_tf_t2v import extract
+from vidgen_tf_t2v.conditions import footage, read_conditions, shown
 from vidgen_tf_t2v.extract import extracted
 from vidgen_tf_t2v.maps import read_map
 from vidgen_tf_t2v.method import TFT2V
 
+from vidgen_core.cli import main
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.loading import located
+from vidgen_core.provenance import read_provenance
 from vidgen_core.testing import request, video
 
 # ----------------------------------------------------------------------------------------------------------- maps
@@ -28,7 +32,7 @@ class TestMaps:
         for name in ("one", "other"):
             np.save(tmp_path / f"{name}.npy", rng.random((4, 40, 48), np.float32))
         one, other = (
-            video(request(), {"tf_t2v": TFT2V(maps={"depth": str(tmp_path / f"{name}.npy")})}, SETTINGS, backbone)
+            video(request(), {"tf_t2v": TFT2V(conditions={"depth": str(tmp_path / f"{name}.npy")})}, SETTINGS, backbone)
             for name in ("one", "other")
         )
         assert not torch.equal(one, other)
@@ -40,7 +44,7 @@ class TestMaps:
         calls, forward = [], MapEncoder.forward
         monkeypatch.setattr(MapEncoder, "forward", lambda *a: calls.append(1) or forward(*a))
         np.save(tmp_path / "depth.npy", np.zeros((4, 32, 32), np.float32))
-        method = TFT2V(maps={"depth": str(tmp_path / "depth.npy")})
+        method = TFT2V(conditions={"depth": str(tmp_path / "depth.npy")})
         video(request(num_inference_steps=3), {"tf_t2v": method}, SETTINGS)
         assert len(calls) == 1
 
@@ -79,20 +83,36 @@ class TestMaps:
 # --------------------------------------------------------------------------------------------- maps made from a video
 
 
-CIRCLE = located("pkg://vidgen_moving_shapes/clips/red_circle_moves_right.mp4")
+CIRCLE = str(located("pkg://vidgen_moving_shapes/clips/red_circle_moves_right.mp4"))
+
+
+def made(name: str, frames: int, path: str = CIRCLE, estimator: str | None = None) -> Tensor:
+    return extracted(name, path, path, frames, estimator)
 
 
 class TestExtraction:
     def test_edges_lie_around_the_object_and_the_first_frame_stays(self) -> None:
-        edges = extracted("canny", str(CIRCLE), 4)
+        edges = made("canny", 4)
         assert edges.shape == (1, 4, 64, 64) and 20 < edges[0, 0].sum() < 200
         columns = [float((frame.nonzero()[:, 1]).float().mean()) for frame in edges[0]]
         assert columns == sorted(columns)  # the circle moves right
-        first = extracted("local_image", str(CIRCLE), 4)
+        first = made("local_image", 4)
         assert torch.equal(first[:, 0], first[:, 3]) and first.shape == (3, 4, 64, 64) and first.max() <= 1
 
+    def test_strokes_run_along_the_object_and_go_with_it(self) -> None:
+        strokes, edges = made("sketch", 4)[0], made("canny", 4)[0]
+        assert strokes.shape == (4, 64, 64) and strokes.min() >= 0 and 0.2 < strokes.max() <= 1
+        near = torch.nn.functional.max_pool2d(edges[:, None], 5, 1, 2)[:, 0]
+        assert (strokes * near).sum() > 0.9 * strokes.sum()  # nowhere else
+        columns = [float((frame.sum(0) * torch.arange(64)).sum() / frame.sum()) for frame in strokes]
+        assert columns == sorted(columns)
+        assert torch.equal(made("single_sketch", 4)[0], strokes[:1].expand(4, -1, -1))
+
+    def test_what_is_dark_all_over_has_no_strokes(self) -> None:
+        assert not extract.sketch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).any()
+
     def test_the_codec_moves_the_blocks_of_the_circle_to_the_right(self) -> None:
-        moved = extracted("motion", str(CIRCLE), 8)
+        moved = made("motion", 8)
         assert moved.shape == (2, 8, 64, 64) and not moved[:, 0].any()
         assert moved[0, 1:].mean() > 0 and moved[0].abs().sum() > moved[1].abs().sum()
 
@@ -104,42 +124,92 @@ class TestExtraction:
             return torch.full((len(frames), 8, 8), 40.0)
 
         monkeypatch.setattr(extract, "estimate", near)
-        assert torch.equal(extracted("depth", str(CIRCLE), 2), torch.full((1, 2, 8, 8), 2.0))
-        assert torch.equal(extracted("depth", str(CIRCLE), 2, "mine"), torch.full((1, 2, 8, 8), 2.0))
+        assert torch.equal(made("depth", 2), torch.full((1, 2, 8, 8), 2.0))
+        assert torch.equal(made("depth", 2, estimator="mine"), torch.full((1, 2, 8, 8), 2.0))
         assert seen == ["Intel/dpt-large", "mine"]
 
     def test_a_picture_serves_all_frames(self, picture) -> None:
-        edges = extracted("canny", picture, 3)
+        edges = made("canny", 3, picture)
         assert edges.shape == (1, 3, 48, 64) and torch.equal(edges[:, 0], edges[:, 2])
-
-    def test_made_maps_change_a_video_as_given_ones_do(self, tmp_path, backbone) -> None:
-        np.save(tmp_path / "canny.npy", extracted("canny", str(CIRCLE), 4)[0].numpy())
-        made, given, none = (
-            video(request(), {"tf_t2v": TFT2V(**options)}, SETTINGS, backbone)
-            for options in (
-                {"extract": {"canny": str(CIRCLE)}},
-                {"maps": {"canny": str(tmp_path / "canny.npy")}},
-                {},
-            )
-        )
-        assert torch.equal(made, given) and not torch.equal(made, none)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"extract": {"sketch": str(CIRCLE)}}, "canny, local_image, depth, motion. Others are given as a file"),
-            ({"extract": {"canny": "nothing.mp4"}}, "tf_t2v.extract.canny=nothing.mp4: there is no such file"),
-            (
-                {"extract": {"canny": str(CIRCLE)}, "maps": {"canny": str(CIRCLE)}},
-                "are both given. Leave one out",
-            ),
-        ],
-    )
-    def test_what_cannot_be_made_is_refused(self, arguments: dict[str, Any], message: str) -> None:
-        with pytest.raises(BadRequest, match=message):
-            TFT2V(**arguments).prepare_request(request())
 
     def test_a_clip_that_is_too_short_is_refused(self) -> None:
         for name in ("canny", "motion"):
             with pytest.raises(BadRequest, match=r"frames for 90. Ask for as many"):
-                extracted(name, str(CIRCLE), 90)
+                made(name, 90)
+
+
+# ------------------------------------------------------------------------------------------- what was asked for
+
+
+class TestConditions:
+    def test_made_maps_change_a_video_as_given_ones_do(self, tmp_path, backbone) -> None:
+        np.save(tmp_path / "canny.npy", made("canny", 4)[0].numpy())
+        auto, given, none = (
+            video(wanted, {"tf_t2v": TFT2V(**options)}, SETTINGS, backbone)
+            for wanted, options in (
+                (request(video=CIRCLE), {"conditions": {"canny": "auto"}}),
+                (request(), {"conditions": {"canny": str(tmp_path / "canny.npy")}}),
+                (request(), {}),
+            )
+        )
+        assert torch.equal(auto, given) and not torch.equal(auto, none)
+
+    def test_auto_looks_at_the_clip_of_motion_then_at_video_then_at_the_image(self, picture) -> None:
+        both = {"sketch": "auto", "motion": CIRCLE}
+        for conditions, wanted, seen in (
+            (both, request(video="other.mp4"), CIRCLE),
+            ({"sketch": "auto", "motion": "moved.npy"}, request(video=CIRCLE), CIRCLE),
+            ({"sketch": "auto", "motion": "auto"}, request(video=CIRCLE, image=picture), CIRCLE),
+            ({"sketch": "auto"}, request(image=picture), picture),
+        ):
+            found = footage(conditions, wanted)
+            assert found is not None and found[1] == seen
+        read = read_conditions(both, request())
+        assert torch.equal(read["sketch"], made("sketch", 4)) and torch.equal(read["motion"], made("motion", 4))
+
+    def test_a_video_that_says_where_things_are_says_not_what_they_look_like(self, picture) -> None:
+        wanted = request(video=CIRCLE, image=picture)
+        TFT2V(conditions={"canny": "auto"}).prepare_request(wanted)
+        assert shown({"canny": "auto"}, wanted) == wanted.replace(video=None)
+        assert shown({"canny": "auto", "motion": CIRCLE}, request(video=CIRCLE)) == request(video=CIRCLE)
+        assert shown({"depth": "depth.npy"}, request(video=CIRCLE)) == request(video=CIRCLE)
+
+    def test_they_are_written_as_one_mapping(self, tmp_path) -> None:
+        np.save(tmp_path / "depth.npy", np.zeros((4, 32, 32), np.float32))
+        mapping = f"{{depth: {tmp_path / 'depth.npy'}, sketch: auto, motion: {CIRCLE}}}"
+        asked = ["method=tf_t2v", *TINY, "prompt=a", f"tf_t2v.conditions={mapping}", f"output.dir={tmp_path / 'out'}"]
+        assert main(asked) == 0
+        recorded = read_provenance(tmp_path / "out/run.yaml")["config"]["methods"]["tf_t2v"]["conditions"]
+        assert recorded == {"depth": str(tmp_path / "depth.npy"), "sketch": "auto", "motion": CIRCLE}
+
+    @pytest.mark.parametrize(
+        ("conditions", "wanted", "message"),
+        [
+            ({"dept": "a.npy"}, {}, "tf_t2v.conditions.dept: there is no such condition. Did you mean 'depth'"),
+            ({"depth": "a.npy"}, {}, "tf_t2v.conditions.depth=a.npy: there is no such file"),
+            ({"depth": 3}, {}, "tf_t2v.conditions.depth=3: give a file of its maps, or auto"),
+            ({"depth": None}, {}, "tf_t2v.conditions.depth=None: give a file"),
+            ({"masked": "auto"}, {"video": CIRCLE}, "masked=auto: these can be made from a video: canny, sketch"),
+            ({"sketch": "auto"}, {}, "tf_t2v.conditions.sketch=auto has nothing to be made from. Give video="),
+            ({"motion": "auto"}, {"image": "a.png"}, "motion=auto needs a video, but image=a.png is a picture"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, conditions: dict[str, Any], wanted: Any, message: str) -> None:
+        with pytest.raises(BadRequest, match=message):
+            TFT2V(conditions=conditions).prepare_request(request(**wanted))
+
+    def test_a_file_of_the_wrong_kind_is_refused_by_its_key(self, picture, tmp_path) -> None:
+        (tmp_path / "text.mp4").write_text("no video")
+        for conditions, message in (
+            ({"motion": picture}, "tf_t2v.conditions.motion=.*: maps of 2 channels are no pictures"),
+            ({"masked": CIRCLE}, "tf_t2v.conditions.masked=.*: maps of 4 channels are no pictures"),
+            ({"depth": str(tmp_path / "text.mp4")}, "text.mp4' cannot be read as video"),
+        ):
+            with pytest.raises(BadRequest, match=message):
+                read_conditions(conditions, request())
+
+    def test_a_training_takes_its_maps_from_its_data(self, tmp_path, capsys) -> None:
+        data = ["data=folder", f"data.path={Path(CIRCLE).parent}", "data.caption=a", "data.frames=2", "data.size=32"]
+        asked = ["method=tf_t2v", "model=tiny", *data, "trainer.max_steps=1", f"output.dir={tmp_path / 'out'}"]
+        assert main(["train", *asked, f"tf_t2v.conditions={{local_image: {CIRCLE}}}"]) == 2
+        assert "tf_t2v.trained_conditions=[...] says what is learnt" in " ".join(capsys.readouterr().err.split())

@@ -230,7 +230,7 @@ class TestTraining:
 
 # ------------------------------------------------------------------------------------------------ spatial conditions
 
-DEPTH = ("data.depth=true", "tf_t2v.conditions=[depth]")
+DEPTH = ("data.depth=true", "tf_t2v.trained_conditions=[depth]")
 
 
 class TestConditions:
@@ -261,7 +261,7 @@ class TestConditions:
         np.save(tmp_path / "depth.npy", np.random.default_rng(0).random((2, 32, 32), np.float32))
         asked = ["method=tf_t2v", f"tuned={tmp_path / 'run'}", "prompt=a", "num_inference_steps=1", "num_frames=2"]
         small = ["height=32", "width=32", f"output.dir={tmp_path / 'video'}"]
-        assert main([*asked, *small, f"tf_t2v.maps.depth={tmp_path / 'depth.npy'}"]) == 0
+        assert main([*asked, *small, f"tf_t2v.conditions.depth={tmp_path / 'depth.npy'}"]) == 0
 
     def test_edges_and_the_first_frame_are_told_by_the_frames(self) -> None:
         batch = batch_of("image_to_video")
@@ -278,7 +278,7 @@ class TestConditions:
         batch = batch_of("text_to_image", depth=True)
         spatial = []
         for drop in (0.0, 1.0):
-            method = TFT2V(conditions=["depth"], drop_all=drop, drop=0.0)
+            method = TFT2V(trained_conditions=["depth"], drop_all=drop, drop=0.0)
             run = make_run(request(), {"tf_t2v": method}, {**SETTINGS, "trainer": {}})
             with opened(run, tiny.build()), torch.no_grad():
                 run.batch = batch
@@ -295,7 +295,7 @@ class TestConditions:
     def test_a_condition_that_is_none_is_refused(
         self, conditions: str, message: str, tmp_path: Path, capsys: Any
     ) -> None:
-        assert message in failed(capsys, 2, *asked(tmp_path / "run", f"tf_t2v.conditions={conditions}"))
+        assert message in failed(capsys, 2, *asked(tmp_path / "run", f"tf_t2v.trained_conditions={conditions}"))
 
     def test_maps_of_another_shape_are_refused_by_name(self) -> None:
         batch = batch_of("text_to_image", depth=True)
