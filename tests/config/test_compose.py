@@ -46,6 +46,12 @@ def test_short_form_is_an_option_of_the_method() -> None:
     assert short.methods["talc"]["scene_frames"] == [16, 24]
 
 
+def test_a_mapping_is_a_value_of_each_of_its_keys() -> None:
+    mapping = compose(["method=talc", "talc={scene_frames: [16,24], mode: merged}", PROMPT])
+    each = compose(["method=talc", "talc.scene_frames=[16,24]", "talc.mode=merged", PROMPT])
+    assert mapping.config == each.config
+
+
 def test_list_order_is_composition_order(install_plugin) -> None:
     for name in ("zeta", "alpha"):
         card = CARD.format(name=name, families=("unet3d",))
