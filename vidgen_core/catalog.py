@@ -2,7 +2,8 @@
 
 No YAML library and no Hydra here: ``vidgen list`` must answer at once. The trailing comment of a key is its
 documentation. One that begins with words between bars (``# a | b | c``) lists the values that are allowed, and one that
-begins with a kind of number (``# int >= 1``, ``# number, 0 to 1: ...``, ``# int >= 1 or a list of them``) its range.
+begins with a kind of number (``# int >= 1``, ``# number, 0 to 1: ...``, ``# int >= 1 or a list of them``) its range; one
+that says what ``null is`` allows it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class Key:
         kind, at_least, low, high, listed = match.groups()
         low = at_least or low or -math.inf
         return Numbers(int if kind == "int" else float, float(low), float(high or math.inf), bool(listed))
+
+    @property
+    def nullable(self) -> bool:
+        """Whether null is a value: it is the default, or the comment says what it means."""
+        return self.value == "null" or re.search(r"\bnull is\b", self.comment) is not None
 
     @property
     def told(self) -> str:

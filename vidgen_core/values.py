@@ -92,7 +92,7 @@ def check_value(override: Override, default: Any, key: Key | None) -> Any:
         return value
     if isinstance(value, dict) or isinstance(default, dict):
         raise BadRequest(f"{override}: {override.key} takes keys of its own: key.name=value{about}.")
-    if value is None and (default is None or (key is not None and key.value == "null")):
+    if value is None and (default is None or (key is not None and key.nullable)):
         return value
     if key is not None and key.numbers is not None:
         return _number(override, key.numbers, about)

@@ -46,6 +46,12 @@ def test_short_form_is_an_option_of_the_method() -> None:
     assert short.methods["talc"]["scene_frames"] == [16, 24]
 
 
+@pytest.mark.parametrize("model", ["modelscope", "tf_t2v"])
+def test_null_is_a_value_where_the_comment_says_what_it_is(model: str) -> None:
+    assert compose([f"model={model}", PROMPT]).config["model"]["variant"] == "fp16"
+    assert compose([f"model={model}", "model.variant=null", PROMPT]).config["model"]["variant"] is None
+
+
 def test_a_mapping_is_a_value_of_each_of_its_keys() -> None:
     mapping = compose(["method=talc", "talc={scene_frames: [16,24], mode: merged}", PROMPT])
     each = compose(["method=talc", "talc.scene_frames=[16,24]", "talc.mode=merged", PROMPT])
