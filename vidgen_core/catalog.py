@@ -2,8 +2,8 @@
 
 No YAML library and no Hydra here: ``vidgen list`` must answer at once. The trailing comment of a key is its
 documentation. One that begins with words between bars (``# a | b | c``) lists the values that are allowed, and one that
-begins with a kind of number (``# int >= 1``, ``# number, 0 to 1: ...``, ``# int >= 1 or a list of them``) its range; one
-that says what ``null is`` allows it.
+begins with a kind of number (``# int >= 1``, ``# number, 0 to 1: ...``, ``# int >= 1 or a list of them``) its range.
+One that says what ``null is`` allows it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 from vidgen_core.errors import BadRequest
 from vidgen_core.prompts import is_writable, scenes_of
 
+MEDIA = ("images", "videos", "labelled_videos")
 PROMPTS = ("prompt", "negative_prompt")
 PATHS = (
     *("prompts_file", "image", "video", "tuned", "output.dir", "output.root", "model.path"),
     *("data.path", "data.validation", "data.root", "data.max_frames", "data.metadata", "trainer.cache_dir"),
 )
+PLACES = tuple(f"data.{held_out}{what}" for held_out in ("", "validation_") for what in MEDIA)
+"""Paths as well; but a number is one: of different samples, where they are painted."""
+
 FILES = "plugin"
 """The key that takes a path or a list of them; its value is a list."""
 
@@ -37,7 +42,7 @@ class Override:
 
 def is_path(key: str) -> bool:
     """Whether a key's value names a file or folder."""
-    return key in PATHS or key == "weights" or key.startswith("weights.")
+    return key in PATHS or key in PLACES or key == "weights" or key.startswith("weights.")
 
 
 def is_text(key: str) -> bool:
@@ -71,7 +76,8 @@ def parse(argument: str) -> Override:
     if is_text(key):
         return Override(key, None if raw == "null" else raw, raw)
     if is_path(key):
-        return Override(key, None if raw in ("", "null") else raw, raw)
+        number = key in PLACES and re.fullmatch(r"-?\d+", raw)
+        return Override(key, int(raw) if number else None if raw in ("", "null") else raw, raw)
     return Override(key, _hydra_value(key, raw), raw)
 
 
@@ -99,9 +105,9 @@ def from_python(values: Mapping[str, Any]) -> Iterator[Override]:
         if key == FILES:
             plain = _files(plain)
         if is_path(key):
-            if not isinstance(plain, str | None):
+            if not isinstance(plain, str | None) and not (key in PLACES and isinstance(plain, int)):
                 raise BadRequest(f"{key}={value} is no path. Give a text or a pathlib.Path.")
-            plain = plain or None
+            plain = None if plain == "" else plain
         yield Override(key, plain, str(value))
 
 

@@ -176,6 +176,20 @@ def _video_of(container: Any) -> Any:
     return stream
 
 
+def size_of_video(path: str | Path) -> tuple[int, int]:
+    """Height and width of a video's first frame, upright. Raises BadRequest where it cannot be read."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            frame = next(container.decode(_video_of(container)))
+            transposed, _, _ = orientation(frame)
+            return (frame.width, frame.height) if transposed else (frame.height, frame.width)
+    except (OSError, ValueError, StopIteration, av.FFmpegError) as error:
+        reason = " ".join(str(error).split())[:120] or "it has no frames"
+        raise BadRequest(f"'{path}' cannot be read as video ({reason}). Is it a damaged file?") from error
+
+
 def read_video(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:
     """Frames (F, H, W, 3), uint8 RGB, of a video file: all of them, or those of ``indices``."""
     reader = VideoReader(path)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from vidgen_core.data.epochs import NothingReadable
 from vidgen_core.data.mixture import BLOCK, Mixture, Part
 from vidgen_core.data.sample import Batch, Draw, Sample, draw_of
 from vidgen_core.errors import BadRequest, VidgenError
@@ -96,6 +97,22 @@ def test_a_part_that_cannot_be_read_is_named() -> None:
     broken = VidgenError("None of the 3 items of the data can be used.")
     with pytest.raises(VidgenError, match="The data of images: None of the 3 items"):
         Mixture({"images": Part(Numbers(broken))}).draw(draws(0)[0])
+
+
+def test_parts_of_a_kind_stand_in_for_one_of_which_nothing_can_be_read() -> None:
+    broken = {name: Numbers(NothingReadable({f"{name}.mp4": "damaged"})) for name in ("tall", "small")}
+    parts = {name: Part(source, kind="videos") for name, source in broken.items()}
+    source = Mixture(parts | {"wide": Part(Numbers(), kind="videos"), "images": Part(Numbers(), kind="images")})
+    shown = {source.shown(step): source.draw(draws(step)[0]) for step in range(40)}
+    assert {name: batch.part for name, batch in shown.items()} == {
+        "tall": "wide",
+        "small": "wide",
+        "wide": "wide",
+        "images": "images",
+    }
+    assert shown["wide"].skipped == () and ("tall.mp4", "damaged") in shown["tall"].skipped
+    with pytest.raises(NothingReadable, match=r"data of videos: None of the 2 items .* tall.mp4: damaged; small.mp4"):
+        Mixture(parts).draw(draws(0)[0])
 
 
 def test_a_part_without_a_share_is_left_out_and_none_at_all_is_refused() -> None:

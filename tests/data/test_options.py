@@ -41,6 +41,14 @@ def test_a_path_is_taken_literally(path: str) -> None:
     assert composed("data=shards", f"data.path={path}")["path"] == path
 
 
+@pytest.mark.parametrize("path", ["shards-{0000..0041}.tar", "clips, and more", "${x}", "./8"])
+def test_paths_of_joint_data_are_literal_and_painted_ones_are_numbers(path: str) -> None:
+    assert composed("data=joint", f"data.videos={path}")["videos"] == path
+    assert composed("data=moving_shapes_joint", "data.videos=8", "data.images=null")["videos"] == 8
+    with pytest.raises(BadRequest, match="data.videos takes a whole number"):
+        composed("data=moving_shapes_joint", f"data.videos={path}")
+
+
 @pytest.mark.parametrize(("written", "caption"), [("red, [a] dog: yes", "red, [a] dog: yes"), ("", ""), ("null", None)])
 def test_a_caption_is_taken_literally_and_may_be_empty(written: str, caption: str | None) -> None:
     assert composed("data=folder", f"data.caption={written}")["caption"] == caption

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 import tarfile
@@ -11,8 +12,14 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from little_data import batch_draw, shown, write_image, write_video
+from trainings import curve, interrupt_after, last, same
 
+from vidgen_core import train as loop
+from vidgen_core.config import compose
+from vidgen_core.data.joint import from_files
+from vidgen_core.data.sample import draw_of
 from vidgen_core.data.shards import Shards
 from vidgen_core.errors import BadRequest, VidgenError
 
@@ -55,7 +62,7 @@ def test_samples_are_read_by_number_in_any_order(shards: Path) -> None:
 def test_the_library_reads_the_same_samples(shards: Path) -> None:
     streamed = webdataset.WebDataset([str(file) for file in sorted(shards.iterdir())], shardshuffle=False)
     data = source(shards)
-    assert [sample["__key__"] for sample in streamed] == [packed.key for packed in data.samples]
+    assert [sample["__key__"] for sample in streamed] == [packed.key for packed in data.items]
 
 
 def test_images_of_shards_are_samples_of_one_frame(shards: Path) -> None:
@@ -96,6 +103,65 @@ def test_a_shard_cut_after_it_was_indexed_breaks_its_samples_only(shards: Path) 
     (shards / "world-01.tar").unlink()
     with pytest.raises(VidgenError, match="None of the 6 items"):
         data.draw(batch_draw())
+
+
+class TestThroughJointData:
+    """Shards of two shapes, with a damaged sample in the middle of one, as ``data.videos``."""
+
+    @pytest.fixture
+    def mixed(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "mixed"
+        folder.mkdir()
+        for shard in range(2):
+            with webdataset.TarWriter(str(folder / f"{shard}.tar")) as writer:
+                for number in range(3):
+                    size = (32, 50) if number else (50, 32)
+                    content = write_video(tmp_path / "clip.mp4", 6 + number, *size).read_bytes()
+                    damaged = (shard, number) == (0, 1)
+                    writer.write({"__key__": f"{shard}{number}", "mp4": b"no video" if damaged else content})
+        return folder
+
+    def test_processes_share_an_epoch_without_showing_a_sample_twice(self, shards: Path) -> None:
+        mixture = from_files(videos=f"{shards}/world-{{00..01}}.tar", frames=2, size=16)
+        cut: dict[str, Any] = {"accumulation": 1, "processes": 3, "batch_size": 1, "steps": 9, "seed": 0}
+        names = [mixture.draw(draw_of(s, 0, rank, **cut)).samples[0].name for s in range(2) for rank in range(3)]
+        assert len(set(names)) == 6
+        assert {name.partition("/")[0] for name in names} == {"world-00.tar", "world-01.tar"}
+
+    def test_a_training_resumed_in_the_middle_of_a_shard_is_the_same_and_names_what_is_broken(
+        self, mixed: Path, tmp_path: Path
+    ) -> None:
+        asked = {
+            "model": "tiny",
+            "data": "joint",
+            "data.videos": mixed,
+            "data.frames": 2,
+            "data.sizes": "[[32,64],[64,32]]",
+            "data.bucketing": "true",
+            "data.shares": "{image_to_video: 1}",
+            "trainer.trainable": "temporal",
+            "trainer.max_steps": 5,
+            "trainer.workers": 0,
+            "trainer.log_every": 1,
+            "trainer.checkpoint_every": 2,
+            "trainer.learning_rate": "1e-3",
+        }
+
+        def train(out: str, *more: str) -> Path:
+            arguments = [f"{key}={value}" for key, value in asked.items()]
+            loop.train(compose([*arguments, f"output.dir={tmp_path / out}", *more], entry="train"))
+            return tmp_path / out
+
+        whole = train("whole")
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(loop, "optimise", interrupt_after(3))
+            train("cut")
+        cut = train("cut", "resume=true")
+        assert same(last(cut), last(whole)) and curve(cut) == curve(whole)
+        shown = {name for line in curve(whole) for name in line if name.startswith("loss ")}
+        assert shown == {"loss image_to_video 32x64", "loss image_to_video 64x32"}
+        skipped = [json.loads(line) for line in (whole / "skipped.jsonl").read_text().splitlines()]
+        assert [line["item"] for line in skipped] == ["0.tar/01"] and "cannot be read" in skipped[0]["reason"]
 
 
 @pytest.mark.parametrize(

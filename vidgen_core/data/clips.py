@@ -17,7 +17,7 @@ from vidgen_core.data.latent_cache import cache_key
 from vidgen_core.data.pixels import fit, size_of
 from vidgen_core.data.sample import Sample
 from vidgen_core.errors import BadRequest
-from vidgen_core.video import VideoReader
+from vidgen_core.video import VideoReader, size_of_video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ORIENTATION = 0x0112
+"""The tag of EXIF that says how an image is turned."""
+
 ENDINGS = {"videos": VIDEOS, "images": IMAGES}
 """Kind -> endings of the files that count, in lower case."""
 
@@ -45,6 +48,7 @@ class Clips(ItemSource):
         shuffle: Whether epochs are permuted.
 
     Attributes:
+        items: What stands for each file.
         captioned: Whether items are shown with their captions, and those without are broken.
         maps: Of images, which samples then bring as extra tensors; those without are broken.
 
@@ -69,9 +73,13 @@ class Clips(ItemSource):
             raise BadRequest(f"data.fps={fps:g} is no frame rate. Give a number above 0, or null for the video's own.")
         self.kind, self.frames, self.stride, self.fps = kind, 1 if kind == "images" else frames, stride, fps
         self.start, self.short, self.size, self.crop = start, short, size_of(size), crop
+        self.items: Sequence[Any] = ()
         self.captioned = True
         self.maps: ImageMaps | None = None
         self._validation: Any = None
+
+    def __len__(self) -> int:
+        return len(self.items)
 
     def held_out(self) -> Any:
         return self._validation
@@ -87,6 +95,11 @@ class Clips(ItemSource):
     @abstractmethod
     def opened(self, item: int) -> AbstractContextManager[Path]:
         """The item's file on the disk, for the time of the context."""
+
+    def own_size(self, item: int) -> tuple[int, int]:
+        """Height and width of an item's file, upright. Raises Broken, VidgenError, OSError where it cannot be read."""
+        with self.opened(item) as file:
+            return size_of_image(file) if self.kind == "images" else size_of_video(file)
 
     def load(self, item: int, scenes: int | None, rng: np.random.Generator) -> Sample:
         caption, identity = self.caption(item) if self.captioned else "", self.identity(item)
@@ -129,19 +142,38 @@ class Clips(ItemSource):
         held_out.start = "middle" if self.start == "random" else self.start
         return held_out
 
-    def copied(self, captioned: bool = True, size: int | Sequence[int] | None = None) -> Any:
+    def copied(
+        self,
+        captioned: bool = True,
+        size: int | Sequence[int] | None = None,
+        items: Sequence[int] | None = None,
+    ) -> Any:
         """The same items once more, in an order of their own.
 
         Args:
             captioned: False neither looks for captions nor misses them: all are empty.
             size: Another height and width; None keeps them.
+            items: Some of the items; None keeps all.
         """
         other = copy.copy(self)
         other._orders, other.captioned = {}, self.captioned and captioned
         other.size = self.size if size is None else size_of(size)
+        other.items = self.items if items is None else [self.items[item] for item in items]
         if self._validation is not None:
             other._validation = self._validation.copied(captioned, size)
         return other
+
+
+def size_of_image(file: Path) -> tuple[int, int]:
+    """Height and width of an image, upright, without decoding it. Raises Broken."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            turned = opened.getexif().get(ORIENTATION, 1) >= 5  # a quarter turn
+            return opened.size if turned else opened.size[::-1]
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise Broken(f"it cannot be read as an image ({' '.join(str(error).split())[:120]})") from error
 
 
 def read_image(file: Path) -> np.ndarray:

@@ -8,8 +8,8 @@ is a function of its number, of the seed and of the files, whoever reads it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,24 @@ NAMED = 3
 
 class Broken(Exception):
     """An item cannot be read; ``str(error)`` says why."""
+
+
+class NothingReadable(VidgenError):
+    """Every item that a batch could be made of is broken.
+
+    Args:
+        broken: Name -> reason.
+        of: What the message begins with.
+    """
+
+    def __init__(self, broken: Mapping[str, str], of: str = "") -> None:
+        first = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in list(broken.items())[:NAMED])
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        super().__init__(f"{of}None of the {len(broken)} items of the data can be used. {first}{more}.")
+        self.broken, self.of = dict(broken), of
+
+    def __reduce__(self) -> Any:  # worker processes hand it over
+        return type(self), (self.broken, self.of)
 
 
 class ItemSource(ABC):
@@ -80,7 +98,7 @@ class ItemSource(ABC):
         return np.arange(len(self))
 
     def draw(self, draw: Draw) -> Batch:
-        """The samples of one micro-batch. Raises VidgenError where every item is broken."""
+        """The samples of one micro-batch. Raises NothingReadable where every item is broken."""
         broken: dict[str, str] = {}
         for scenes in self.agreed_scenes(draw) if len(draw.numbers) > 1 else (None,):
             samples: list[Sample] = []
@@ -91,9 +109,7 @@ class ItemSource(ABC):
                 samples.append(sample)
             else:
                 return Batch(samples, draw, tuple(broken.items()))
-        first = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in list(broken.items())[:NAMED])
-        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        raise VidgenError(f"None of the {len(broken)} items of the data can be used. {first}{more}.")
+        raise NothingReadable(broken)
 
     def complete(self, sample: Sample, decode: Callable[[], Tensor]) -> Sample:
         """The sample with its moments where the cache has all of them, else with its frames."""

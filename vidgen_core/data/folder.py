@@ -64,19 +64,16 @@ class Folder(Clips):
     ) -> None:
         super().__init__(kind, frames, stride, fps, start, short, size, crop, shuffle)
         self.default = caption
-        self.entries = read_entries("data.path", path, root, metadata, kind)
+        self.items = read_entries("data.path", path, root, metadata, kind)
         if validation is not None:
             self._validation = self.as_validation()
-            self._validation.entries = read_entries("data.validation", validation, root, metadata, kind)
-
-    def __len__(self) -> int:
-        return len(self.entries)
+            self._validation.items = read_entries("data.validation", validation, root, metadata, kind)
 
     def name(self, item: int) -> str:
-        return self.entries[item].name
+        return self.items[item].name
 
     def caption(self, item: int) -> str:
-        entry = self.entries[item]
+        entry = self.items[item]
         beside = entry.file.with_suffix(".txt")
         if entry.caption is not None:
             return entry.caption
@@ -87,11 +84,11 @@ class Folder(Clips):
         return self.default
 
     def identity(self, item: int) -> tuple[Any, ...]:
-        return file_identity(self.entries[item].file)
+        return file_identity(self.items[item].file)
 
     @contextmanager
     def opened(self, item: int) -> Iterator[Path]:
-        yield self.entries[item].file
+        yield self.items[item].file
 
 
 def read_entries(key: str, path: str | None, root: str | None, metadata: str | None, kind: str) -> list[Entry]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vidgen_core.data.buckets import in_buckets
 from vidgen_core.data.clips import Clips
 from vidgen_core.data.folder import Folder
 from vidgen_core.data.image_maps import ImageMaps
 from vidgen_core.data.mixture import Mixture, Part
+from vidgen_core.data.pixels import size_of
 from vidgen_core.data.sample import Source
 from vidgen_core.data.shards import Shards
 from vidgen_core.errors import BadRequest, nearest
@@ -39,11 +41,12 @@ SHARES = {"text_to_image": 0.5, "image_to_image": 0.5, "image_to_video": 1.0, "t
 """Kind -> how often steps show it, relative to the others: images as often as videos without text."""
 
 
-def joined(sources: Mapping[str, Sequence[Source]], shares: Mapping[str, float], images_per_video: int) -> Mixture:
+def joined(sources: Mapping[str, Mapping[str, Source]], shares: Mapping[str, float], images_per_video: int) -> Mixture:
     """The kinds as one source, of which every step shows one.
 
     Args:
-        sources: Kind -> where its samples come from; several, such as sizes of the same, take turns.
+        sources: Kind -> name -> where its samples come from; several, such as sizes, take turns as often as they have
+            samples.
         shares: Kind -> how often steps show it, relative to the others.
         images_per_video: Images that stand for one of ``trainer.batch_size``.
 
@@ -56,9 +59,10 @@ def joined(sources: Mapping[str, Sequence[Source]], shares: Mapping[str, float],
     parts = {}
     for kind, several in sources.items():
         times = images_per_video if kind.endswith("image") else 1
-        for place, source in enumerate(several):
-            name = kind if len(several) == 1 else f"{kind} {place + 1}"
-            parts[name] = Part(source, shares.get(kind, 0.0) / len(several), TOLD[kind], times)
+        total = sum(len(source) or 1 for source in several.values())
+        for name, source in several.items():
+            share = shares.get(kind, 0.0) * ((len(source) or 1) / total)
+            parts[f"{kind} {name}".strip()] = Part(source, share, TOLD[kind], times, kind)
     return Mixture(parts)
 
 
@@ -77,6 +81,7 @@ def from_files(
     short: str = "skip",
     size: int | Sequence[int] = 256,
     sizes: Sequence[int | Sequence[int]] | None = None,
+    bucketing: bool = False,
     crop: str = "resize_center",
     shuffle: bool = True,
     shares: Mapping[str, float] = SHARES,
@@ -88,6 +93,7 @@ def from_files(
         image_maps: Condition -> folder with a map for every image, see ``ImageMaps``.
         validation_images, validation_videos, validation_labelled_videos: The same, held out for validation.
         sizes: Several sizes; every step has one of them. None: all have ``size``.
+        bucketing: Whether a file is shown in that of the sizes only whose shape is nearest its own.
         shares, images_per_video: As for ``joined``; a kind without data is left out.
 
     The others are those of ``Clips``.
@@ -109,6 +115,8 @@ def from_files(
         )
     if sizes is not None and (isinstance(sizes, (int, str)) or not sizes):
         raise BadRequest(f"data.sizes={sizes} is no list of sizes. Write data.sizes=[[256,448],[448,256]].")
+    if bucketing and sizes is None:
+        raise BadRequest("data.bucketing=true needs sizes to choose from: data.sizes=[[256,448],[448,256],[320,320]].")
     how = {"frames": frames, "stride": stride, "fps": fps, "start": start, "short": short, "size": size, "crop": crop}
     opened = {}
     for key, path in given.items():
@@ -122,10 +130,18 @@ def from_files(
                 "data.image_maps is for data.images=... that is a folder or a list. Give that, or leave it out."
             )
         opened["images"].maps = ImageMaps(image_maps)
-    sources = {
-        kind: [opened[key].copied("text" in TOLD[kind], each) for each in sizes or [size]]
+    every = list(dict.fromkeys(size_of(each) for each in sizes or [size]))
+    sized = {
+        key: in_buckets(source, every) if bucketing else {each: source.copied(size=each) for each in every}
+        for key, source in opened.items()
+    }
+    sources: dict[str, dict[str, Source]] = {
+        kind: {
+            f"{height}x{width}" if sizes else "": source.copied("text" in TOLD[kind])
+            for (height, width), source in sized[key].items()
+        }
         for kind, key in NEEDED.items()
-        if key in opened
+        if key in sized
     }
     return joined(sources, shares, images_per_video)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader, Dataset
 
+from vidgen_core.data.sample import of_one_size
 from vidgen_core.errors import VidgenError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class _Drawn(Dataset["Batch | VidgenError"]):
 
     def __getitem__(self, draw: Draw) -> Batch | VidgenError:
         try:
-            return self.source.draw(draw)
+            return of_one_size(self.source.draw(draw))
         except VidgenError as error:  # handed over as a value: torch would wrap it in the worker's traceback
             return error
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidgen_core.data.epochs import NothingReadable
 from vidgen_core.data.sample import Batch, Draw, Source
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.noise import seed_of
@@ -35,12 +36,14 @@ class Part:
         share: Of the steps, relative to the other parts'; 0 leaves the part out.
         told: Which conditions its samples are trained under, such as ``("text",)``; None: all that there are.
         times: Samples that stand for one of ``trainer.batch_size``: many images cost as much as one video.
+        kind: Parts of one kind, such as sizes, stand in for one of which nothing can be read; empty: none does.
     """
 
     source: Source
     share: float = 1.0
     told: tuple[str, ...] | None = None
     times: int = 1
+    kind: str = ""
 
 
 class Mixture:
@@ -87,18 +90,30 @@ class Mixture:
         return list(self.parts)[int(self._order(np.array([step]))[0])]
 
     def draw(self, draw: Draw) -> Batch:
-        """The samples of one micro-batch. Raises VidgenError, which names the part, where none can be read."""
-        name = self.shown(draw.step)
+        """The samples of one micro-batch. Raises NothingReadable, which names part or kind, where none can be."""
+        first = self.shown(draw.step)
+        kind = self.parts[first].kind
+        others = [name for name, part in self.parts.items() if kind and part.kind == kind and name != first]
+        broken: dict[str, str] = {}
+        for name in (first, *others):
+            try:
+                batch = self._drawn(draw, name)
+            except NothingReadable as error:
+                broken |= error.broken
+                continue
+            except BadRequest:
+                raise
+            except VidgenError as error:
+                raise VidgenError(f"The data of {name}: {error}") from error
+            return replace(batch, skipped=(*broken.items(), *batch.skipped))
+        raise NothingReadable(broken, f"The data of {kind or first}: ")
+
+    def _drawn(self, draw: Draw, name: str) -> Batch:
         part = self.parts[name]
         before = (self._steps_before(draw.step)[list(self.parts).index(name)] - draw.step) * draw.samples
         own = [(number + int(before)) * part.times + i for number in draw.numbers for i in range(part.times)]
         drawn = replace(draw, numbers=tuple(own), samples=draw.samples * part.times, seed=seed_of(draw.seed, name))
-        try:
-            batch = part.source.draw(drawn)
-        except BadRequest:
-            raise
-        except VidgenError as error:
-            raise VidgenError(f"The data of {name}: {error}") from error
+        batch = part.source.draw(drawn)
         # Noise, timesteps and what is dropped are keyed by numbers that no two parts share.
         most = max(part.times for part in self.parts.values())
         numbers = [number * most + i for number in draw.numbers for i in range(part.times)]

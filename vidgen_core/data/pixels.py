@@ -65,7 +65,7 @@ def _scaled(frames: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def size_of(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width from one number, or from both. Raises BadRequest for another count of numbers."""
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2:
-        raise BadRequest(f"data.size={list(sides)} is not a size. Give one number, or [height,width].")
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise BadRequest(f"data.size={size} is not a size. Give one number, or [height,width].")
     return sides[0], sides[1]

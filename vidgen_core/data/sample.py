@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from vidgen_core.errors import BadRequest
 from vidgen_core.noise import seed_of
 
 if TYPE_CHECKING:
@@ -63,6 +64,23 @@ class Batch:
     def num_frames(self) -> int:
         """F."""
         return sum(self.samples[0].scene_frames)
+
+
+def of_one_size(batch: Batch) -> Batch:
+    """The batch as it is. Raises BadRequest, which names two samples, where frames differ in their number or size."""
+    sizes: dict[tuple[int, ...], str] = {}
+    for sample in batch.samples:
+        if sample.frames is not None:
+            sizes.setdefault(tuple(sample.frames.shape), sample.name)
+    if len(sizes) > 1:
+        (f, _, h, w), (other_f, _, other_h, other_w) = list(sizes)[:2]
+        one, other = list(sizes.values())[:2]
+        raise BadRequest(
+            f"A batch has mixed frame sizes: '{one}' is {f} frames of {h} x {w} pixels, '{other}' {other_f} of "
+            f"{other_h} x {other_w}. Its data source must bring one size to a batch; files are scaled and cut to "
+            "data.size, and with data=joint data.bucketing=true to the nearest of data.sizes."
+        )
+    return batch
 
 
 @dataclass(frozen=True)

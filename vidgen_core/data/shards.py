@@ -81,21 +81,18 @@ class Shards(Clips):
     ) -> None:
         super().__init__(kind, frames, stride, fps, start, short, size, crop, shuffle)
         self.default = caption
-        self.samples = read_shards("data.path", path, kind)
+        self.items = read_shards("data.path", path, kind)
         if validation is not None:
             self._validation = self.as_validation()
-            self._validation.samples = read_shards("data.validation", validation, kind)
-
-    def __len__(self) -> int:
-        return len(self.samples)
+            self._validation.items = read_shards("data.validation", validation, kind)
 
     def name(self, item: int) -> str:
         """``shard/key``."""
-        sample = self.samples[item]
+        sample = self.items[item]
         return f"{sample.shard.name}/{sample.key}"
 
     def caption(self, item: int) -> str:
-        sample = self.samples[item]
+        sample = self.items[item]
         for part in sample.texts:
             found = _caption(part, _content(sample.shard, part))
             if found is not None:
@@ -105,12 +102,12 @@ class Shards(Clips):
         return self.default
 
     def identity(self, item: int) -> tuple[Any, ...]:
-        sample = self.samples[item]
+        sample = self.items[item]
         return (*file_identity(sample.shard), sample.media.offset, sample.media.size)
 
     @contextmanager
     def opened(self, item: int) -> Iterator[Path]:
-        sample = self.samples[item]
+        sample = self.items[item]
         with tempfile.TemporaryDirectory(prefix="vidgen-") as folder:
             file = Path(folder) / f"{Path(sample.key).name}.{sample.media.ending}"
             file.write_bytes(_content(sample.shard, sample.media))

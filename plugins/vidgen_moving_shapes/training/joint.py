@@ -10,7 +10,7 @@ import torch
 from vidgen_core.data.joint import SHARES, joined
 from vidgen_core.data.latent_cache import LatentCache
 from vidgen_core.data.mixture import Mixture
-from vidgen_core.data.sample import Batch, Draw, Sample, Source
+from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_moving_shapes.captions import clip_caption, image_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene
@@ -115,5 +115,5 @@ def painted(
         "image_to_video": ("videos", Paintings(clip, videos, False)),
         "text_image_to_video": ("labelled_videos", Paintings(clip, labelled_videos, True)),
     }
-    kept: dict[str, list[Source]] = {kind: [source] for kind, (key, source) in sources.items() if counts[key] != 0}
-    return joined(kept, shares, images_per_video)
+    kept = {kind: source for kind, (key, source) in sources.items() if counts[key] != 0}
+    return joined({kind: {"": source} for kind, source in kept.items()}, shares, images_per_video)
