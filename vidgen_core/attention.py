@@ -7,9 +7,9 @@ cannot run is an error, never a fallback. B batch, N queries, L keys, h heads, d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
+from vidgen_core.hookspecs import ATTENTIONS
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q (B, h, N, d), k (B, h, L, d), v (B, h, L, d)) -> (B, h, N, d)."""
@@ -185,6 +186,8 @@ def install(
 ) -> Iterator[list[Any]]:
     """Put processors in place for the duration of the context and restore the very objects afterwards.
 
+    A method that replaces says so beforehand: its ``attach`` claims the ``kind_of`` every module that it chooses.
+
     Args:
         where: Chooses the attention modules by name and module.
         build: Makes the new processor; wrapping composes in list order.
@@ -198,36 +201,80 @@ def install(
         Conflict: when a method replaces a processor of another, which would never be called.
     """
     chosen = [(name, module) for name, module in attentions(network) if where(name, module)]
-    standing: dict[str, list[tuple[str, bool]]] = network.__dict__.setdefault("_vidgen_processors", {})
+    standing = _standing(network)
     if replaces:
-        for name, _ in chosen:
-            _check_replaced(name, standing.get(name, ()), owner)
-    for name, _ in chosen:
-        standing.setdefault(name, []).append((owner, replaces))
-    before = [(module, module.processor) for _, module in chosen]
-    try:
-        installed = []
         for name, module in chosen:
-            installed.append(build(name, module, module.processor))
-            module.set_processor(installed[-1])
-        yield installed
+            _check_replaced(name, kind_of(name, module), standing.get(name, ()), owner)
+    before = [(module, module.processor) for _, module in chosen]
+    installed: list[tuple[str, Standing]] = []
+    try:
+        for name, module in chosen:
+            installed.append((name, Standing(owner, replaces, build(name, module, module.processor))))
+            standing.setdefault(name, []).append(installed[-1][1])
+            module.set_processor(installed[-1][1].processor)
+        yield [one.processor for _, one in installed]
     finally:
         for module, processor in reversed(before):
             module.set_processor(processor)
-        for name, _ in chosen:
-            standing[name].remove((owner, replaces))
+        for name, one in installed:
+            standing[name].remove(one)
 
 
-def _check_replaced(name: str, standing: Iterable[tuple[str, bool]], owner: str) -> None:
-    for other, replaces in standing:
+class Standing(NamedTuple):
+    """A processor that ``install`` put in place."""
+
+    owner: str
+    replaces: bool
+    processor: Any
+
+
+def _standing(network: nn.Module) -> dict[str, list[Standing]]:
+    """Name of an attention module -> what was put in place of it, the last one outermost."""
+    found: dict[str, list[Standing]] = network.__dict__.setdefault("_vidgen_processors", {})
+    return found
+
+
+def _check_replaced(name: str, kind: str, standing: Iterable[Standing], owner: str) -> None:
+    for other, replaces, _ in standing:
         if replaces:
             told = f"'{other}' and '{owner}' both replace the attention of '{name}'. Leave one of them out."
             raise Conflict(told, over="attach")
         if other not in (owner, "core"):
             raise Conflict(
                 f"'{owner}' replaces the attention of '{name}', so '{other}', which wraps it, would never be called. "
-                f"Name '{owner}' first: method=[{owner},{other}].",
+                f"Where its attach says so, @hookimpl(claims='{kind}'), '{other}' comes around it.",
                 over="attach",
+            )
+
+
+def kind_of(name: str, module: Attention) -> str:
+    """What a method claims that replaces an attention, of ``hookspecs.ATTENTIONS``. Tokens of the last are frames."""
+    own, cross, temporal = ATTENTIONS
+    if "temp_attentions" in name or "transformer_in" in name:
+        return temporal
+    return cross if module.is_cross_attention else own
+
+
+def verify_claims(network: nn.Module, claims: Mapping[str, Collection[str]]) -> None:
+    """Raise VidgenError for processors that are in place and of which others were not told.
+
+    Args:
+        claims: Method -> the kinds of attention that its ``attach`` claims.
+    """
+    for name, module in attentions(network):
+        standing = _standing(network).get(name, [])
+        kind = kind_of(name, module)
+        for owner, replaces, _ in standing:
+            if replaces and owner != "core" and kind not in claims.get(owner, ()):
+                raise VidgenError(
+                    f"The method '{owner}' replaces the attention of '{name}' and does not claim it, so that another "
+                    f"could replace it too. Mark its attach with @hookimpl(claims='{kind}')."
+                )
+        if standing and module.processor is not standing[-1].processor:
+            methods = " or ".join(f"'{method}'" for method in claims)
+            raise VidgenError(
+                f"A {type(module.processor).__name__} was put in place of the attention of '{name}', by {methods}, "
+                "and others are not told of it. Methods install processors by vidgen_core.attention.install."
             )
 
 

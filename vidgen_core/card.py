@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vidgen_core.errors import Conflict, Unusable, nearest
-from vidgen_core.hookspecs import HOOK_API_VERSION, OLDEST_HOOK_API, kinds
+from vidgen_core.hookspecs import HOOK_API_VERSION, OLDEST_HOOK_API
 
 READS = ("image", "video", "tuned", "weights")
 """Request keys that do something only where a chosen method reads them."""
@@ -32,7 +32,6 @@ class Plugin:
     remembers: str = ""  # what of a video the method remembers, where that lives and for how long
     converter: str = ""  # "module.function" that knows a published layout, for `vidgen convert`: see convert.py
     excludes: Mapping[str, str] = field(default_factory=dict)  # method that it cannot run with -> why, and the mend
-    claims: tuple[str, ...] = ()  # what only one method can have, as <hook>.<what>: ("condition.text",)
     trial: Mapping[str, Any] = field(default_factory=dict)  # keys that it needs to be tried with on a tiny model
     needs: tuple[str, ...] = ()  # plugins that must be installed beside it
     commands: Mapping[str, str] = field(default_factory=dict)  # verb of <package>/commands/<verb>.py -> what it does
@@ -76,10 +75,6 @@ def check_card(name: str, plugin: Plugin, taken: Collection[str]) -> None:
     for verb in plugin.commands:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", verb):
             raise Unusable(f"its command '{verb}' is not made of small letters, digits and _")
-    for claim in plugin.claims:
-        hook, _, what = claim.partition(".")
-        if hook not in kinds() or not what:
-            raise Unusable(f"its card claims '{claim}', which is not <hook>.<what>.{nearest(hook, kinds())}")
 
 
 def warning_of(name: str, plugin: Plugin) -> str:
@@ -111,7 +106,3 @@ def check_pair(one: str, first: Plugin, other: str, second: Plugin) -> None:
             f"'{one}' runs on models of the family {' or '.join(first.families)}, '{other}' on those of "
             f"{' or '.join(second.families)}, and no model is of both. Leave one of them out.",
         )
-    for claim in first.claims:
-        if claim in second.claims:
-            hook, _, what = claim.partition(".")
-            refuse(hook, f"both own '{what}' in their hook '{hook}', which can have one owner. Leave one of them out.")

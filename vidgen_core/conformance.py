@@ -60,7 +60,6 @@ def check_method(method: Method, *, training: Mapping[str, Any] | None = None, *
     check_card(subject)
     check_hooks(subject)
     video = check_generators(subject)
-    check_claims(subject)
     check_left_as_found(subject)
     check_same_video(subject, video)
     check_batch(subject)
@@ -76,7 +75,6 @@ class Subject:
         keys: Those of `vidgen generate`, beside the method's.
         composed: The request, as a user would write it.
         methods: One object of the method, by its name.
-        supplied: Names of the conditions that it has supplied.
         backbone: The one of all runs but those of another dtype.
         found: What it was made of before the first run.
     """
@@ -93,7 +91,6 @@ class Subject:
         self.require(self.keys["model"], "runs on no tiny model. Say which small one: check_method(..., model=...)")
         self.composed = self.compose()
         self.methods = self.made()
-        self.supplied: set[str] = set()
         self.hooks = self._moments(self.methods).table()
         self.backbone: Backbone | None = None
         self.found: Snapshot
@@ -118,7 +115,7 @@ class Subject:
         return any(name == hook and self.name in owners for name, _, owners in self.hooks)
 
     def _moments(self, methods: Mapping[str, object], observers: Mapping[str, object] | None = None) -> Moments:
-        return _Supplied(self.supplied, methods, self.composed.config["owner"], CORE_HOOKS, observers)
+        return Moments(methods, self.composed.config["owner"], CORE_HOOKS, observers)
 
     def video(
         self,
@@ -151,20 +148,6 @@ class Subject:
         self.require(len(made) == len(request.videos), f"made {len(made)} videos, but {asked} were asked for")
         self.require(made.isfinite().all(), f"made frames that are no numbers, where {asked} were asked for")
         return made
-
-
-class _Supplied(Moments):
-    """The hooks of a run, keeping the names of the conditions that methods supply."""
-
-    def __init__(self, names: set[str], *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.names = names
-
-    def collected(self, hook: str, **arguments: Any) -> dict[str, tuple[str, Any]]:
-        found = super().collected(hook, **arguments)
-        if hook == "condition":
-            self.names.update(found)
-        return found
 
 
 # --------------------------------------------------------------------------------------------- card and hooks
@@ -202,17 +185,6 @@ def check_hooks(subject: Subject) -> None:
             f"has a function '{hook}' that is never called. Mark it with @vidgen_core.hookimpl, or name it otherwise",
         )
     subject.require(any(map(subject.implements, kinds())), "implements no hook")
-
-
-def check_claims(subject: Subject) -> None:
-    """The card of a package claims the conditions that it supplies to the model itself, as others may."""
-    for name in ("text", "channels"):
-        claim = f"condition.{name}"
-        subject.require(
-            not isinstance(subject.method, str) or name not in subject.supplied or claim in subject.card.claims,
-            f"supplies '{name}' in its hook 'condition', which only one method of a run can. Say so on its card, "
-            f"claims=('{claim}',), so that another such method is refused before weights load",
-        )
 
 
 # ---------------------------------------------------------------------------------------------------- state

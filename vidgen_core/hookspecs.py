@@ -38,11 +38,15 @@ Kinds, enforced by ``moments.py`` before any weight loads:
 ``sole``
     One owner; the core has a default. Two owners are an error unless the user picks: ``owner.plan=a``.
 ``collect``
-    Dictionaries, merged; the same key from two methods is an error that names both.
+    Dictionaries, merged. A method supplies what it claims, ``@hookimpl(claims="text")``, and names that begin with its
+    own; two methods that claim the same are refused. Losses need no claim: they are summed.
 ``chain``
     Each receives the previous value, in the order of ``method=[...]``; ``None`` means unchanged.
 ``observe``
     The result is ignored; all run.
+
+``attach`` claims the kinds of attention that it replaces: ``self_attention``, ``cross_attention``,
+``temporal_attention``. What wraps needs no claim, and comes around what replaces.
 
 No hook is called inside a network's ``forward``: there a method is made of modules and processors that ``attach``
 installs. Tensors: B videos, C channels, F frames, h w latent cells, H W pixels, L text tokens, D features.
@@ -53,7 +57,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pluggy
 
@@ -83,10 +87,45 @@ Until then it is called as ever, and the method that has it is warned by name, w
 
 Spec = TypeVar("Spec", bound=Callable[..., Any])
 
-hookimpl = pluggy.HookimplMarker("vidgen")
+_implements = pluggy.HookimplMarker("vidgen")
 _hookspec = pluggy.HookspecMarker("vidgen")
 
+CLAIMING = ("attach", "recall", "condition", "trainable")
+"""Hooks in which there is something that only one method can have."""
+
+ATTENTIONS = ("self_attention", "cross_attention", "temporal_attention")
+"""What ``attach`` can claim."""
+
 SOLE, COLLECT, CHAIN, OBSERVE = "sole", "collect", "chain", "observe"
+
+
+@overload
+def hookimpl(function: Spec) -> Spec: ...
+
+
+@overload
+def hookimpl(*, claims: str | tuple[str, ...] = (), **options: Any) -> Callable[[Spec], Spec]: ...
+
+
+def hookimpl(function: Any = None, *, claims: str | tuple[str, ...] = (), **options: Any) -> Any:
+    """Mark a function as the hook of its name.
+
+    Args:
+        claims: What only one method of a run can have, a name or several: what a collect hook supplies, the kinds of
+            attention that ``attach`` replaces. Two methods that claim the same are refused before weights load, and
+            what is supplied or replaced without a claim is refused.
+    """
+
+    def mark(function: Spec) -> Spec:
+        function.vidgen_claims = (claims,) if isinstance(claims, str) else tuple(claims)  # type: ignore[attr-defined]
+        return _implements(**options)(function)
+
+    return mark if function is None else mark(function)
+
+
+def claims_of(method: object, hook: str) -> tuple[str, ...]:
+    """What a method claims in one of its hooks."""
+    return getattr(getattr(method, hook, None), "vidgen_claims", ())
 
 
 def _kind(kind: str, instead: str = "") -> Callable[[Spec], Spec]:
@@ -118,8 +157,8 @@ def build_backbone(run: Run) -> Backbone:
 def attach(run: Run, backbone: Backbone) -> AbstractContextManager[None] | None:
     """Return a context manager that installs what the method changes and restores the very objects on exit.
 
-    Entered in list order after the core's own processors are in place, left in reverse order, also after an
-    exception. Use ``vidgen_core.attention.install`` for processors.
+    Entered after the core's own processors are in place, those that claim a kind of attention first, else in list
+    order; left in reverse, also after an exception. Use ``vidgen_core.attention.install`` for processors.
     """
 
 

@@ -95,7 +95,7 @@ class Matrix:
         except Conflict as conflict:
             if not loaded and sum(f"'{name}'" in str(conflict) for name in methods) > 1:
                 return Verdict(methods, REFUSED, conflict.over, str(conflict))
-            late = "This is told only when weights are loaded: the card of one must say so, by `claims` or `excludes`."
+            late = "This is told only when weights are loaded: hooks must say so by `claims`, or a card by `excludes`."
             return Verdict(methods, FAULTY, told=f"{conflict} {late}")
         except (Exception, SystemExit) as error:  # a method may fail in any way
             return Verdict(methods, FAULTY, told=f"{type(error).__name__}: {error}")

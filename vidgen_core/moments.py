@@ -19,6 +19,9 @@ from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
 
 CORE = "core"
 
+OBJECTIVE = "objective"
+"""Its name among the methods of a training; it is no method, and need not claim what it supplies."""
+
 
 class Moments:
     """The hooks of one run, called as ``moments.plan(run=run)``; arguments by name only.
@@ -31,7 +34,8 @@ class Moments:
         trace: Print each hook call with its owner and duration to stderr.
 
     Raises:
-        BadRequest: for an unknown hook or argument, two owners of a sole hook, or a choice that names nobody.
+        BadRequest: for an unknown hook or argument, two owners of a sole hook, two claims of one thing, or a choice
+            that names nobody.
     """
 
     def __init__(
@@ -58,6 +62,14 @@ class Moments:
             self._register(name, plugin)
         implementers = {hook: [n for n in everyone if self._implements(n, hook)] for hook in self._kinds}
         self._check_owners(implementers)
+        self._claims = {
+            hook: {n: hookspecs.claims_of(everyone[n], hook) for n in names} for hook, names in implementers.items()
+        }
+        for hook in hookspecs.CLAIMING:
+            if hook != "trainable":  # what several have learnt may well be used together
+                self.check_claims(hook)
+        # What replaces attention goes inside what wraps it, wherever the list names it.
+        implementers["attach"].sort(key=lambda name: not self._claims["attach"][name])
         # One caller per (hook, owner), fixed for the run: pluggy still passes only the arguments a hook declares.
         self._callers: dict[str, list[tuple[str, Callable[..., Any]]]] = {
             hook: [(name, self._caller(hook, name, everyone)) for name in names] for hook, names in implementers.items()
@@ -128,6 +140,23 @@ class Moments:
                     over=hook,
                 )
 
+    def claims(self, hook: str) -> dict[str, tuple[str, ...]]:
+        """Method -> what it claims in a hook."""
+        return {name: claims for name, claims in self._claims[hook].items() if name in self.methods}
+
+    def check_claims(self, hook: str) -> None:
+        """Raise Conflict where two methods claim the same in a hook."""
+        owner: dict[str, str] = {}
+        for name, claims in self._claims[hook].items():
+            for claim in claims:
+                if claim in owner:
+                    raise Conflict(
+                        f"The methods '{owner[claim]}' and '{name}' cannot be combined: both own '{claim}' in their "
+                        f"hook '{hook}', which can have one owner. Leave one of them out.",
+                        over=hook,
+                    )
+                owner[claim] = name
+
     # --------------------------------------------------------------------------------------------- calls
 
     def __getattr__(self, hook: str) -> Callable[..., Any]:
@@ -196,14 +225,26 @@ class Moments:
         merged: dict[str, tuple[str, Any]] = {}
         for owner, caller in self._callers[hook]:
             for key, value in (self._call(hook, owner, caller, arguments) or [{}])[0].items():
-                if key in merged:
+                if hook != "losses":
+                    self._check_claimed(hook, owner, key)
+                if key in merged and hook != "losses":
                     raise Conflict(
                         f"'{merged[key][0]}' and '{owner}' both supply '{key}' in the hook '{hook}'. They cannot run "
                         "together: leave one out.",
                         over=hook,
                     )
-                merged[key] = owner, value
+                # Losses are summed, so that two of one name go together: the log tells whose is whose.
+                merged[key if key not in merged else f"{owner}.{key}"] = owner, value
         return merged
+
+    def _check_claimed(self, hook: str, owner: str, key: str) -> None:
+        name = key.partition(".")[0]
+        if owner in self.methods and owner != OBJECTIVE and name not in (owner, *self._claims[hook][owner]):
+            raise VidgenError(
+                f"The method '{owner}' supplies '{key}' in its hook '{hook}' and claims no '{name}', so that another "
+                f"could supply it too. Mark the hook with @hookimpl(claims='{name}'), or begin the name with the "
+                f"method's: '{owner}.{key}'."
+            )
 
     def _collect(self, hook: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, (_, value) in self.collected(hook, **arguments).items()}
@@ -250,6 +291,18 @@ def _check_plain(name: str, hook: str, function: Any) -> None:
                 f"The method '{name}' marks its hook '{hook}' with {option}=True, which vidgen does not heed: methods "
                 "are called in the order of method=[...], each given what the one before it returned. Write @hookimpl "
                 "alone."
+            )
+    claims = getattr(function, "vidgen_claims", ())
+    if claims and hook not in hookspecs.CLAIMING:
+        raise BadRequest(
+            f"The method '{name}' claims '{claims[0]}' in its hook '{hook}', where there is nothing to claim, only in: "
+            f"{', '.join(hookspecs.CLAIMING)}."
+        )
+    for claim in claims if hook == "attach" else ():
+        if claim not in hookspecs.ATTENTIONS:
+            raise BadRequest(
+                f"The method '{name}' claims '{claim}' in its hook 'attach', which replaces kinds of attention."
+                f"{nearest(claim, hookspecs.ATTENTIONS)}"
             )
     known = inspect.signature(getattr(hookspecs, hook)).parameters if hasattr(hookspecs, hook) else {}
     for argument in inspect.signature(function).parameters.values():

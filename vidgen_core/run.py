@@ -221,7 +221,7 @@ def attached(run: Run, backbone: Backbone | None = None) -> Iterator[None]:
         stack.enter_context(placements.placed(backbone, run.placement))
         stack.enter_context(backbone.attention_installed(str(run.config.get("attention") or "auto")))
         stack.enter_context(run.moments.attach(run=run, backbone=backbone))
-        backbone.verify_attention()
+        backbone.verify_attention(run.moments.claims("attach"))
         yield
 
 

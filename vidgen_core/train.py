@@ -23,7 +23,7 @@ from vidgen_core.data.loading import read_ahead
 from vidgen_core.data.sample import Batch, Draw, Source, draw_of
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.instantiate import built_methods, instantiate
-from vidgen_core.moments import Moments
+from vidgen_core.moments import OBJECTIVE, Moments
 from vidgen_core.noise import seed_of
 from vidgen_core.placement import Placement
 from vidgen_core.run import CORE_HOOKS, Run, batches_of
@@ -184,7 +184,9 @@ def training_moments(composed: Composed) -> Moments:
     methods = built_methods(composed)
     objective = instantiate(composed.config["objective"])
     trace = bool(composed.config["trace"])
-    return Moments({**methods, "objective": objective}, composed.config["owner"], TRAINING_HOOKS, trace=trace)
+    moments = Moments({**methods, OBJECTIVE: objective}, composed.config["owner"], TRAINING_HOOKS, trace=trace)
+    moments.check_claims("trainable")
+    return moments
 
 
 def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
@@ -198,6 +200,7 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     run.place(backbone, Placement(accelerator.device, torch.float32, guidance=guidance))
     stack.enter_context(backbone.attention_installed(str(config["attention"])))
     stack.enter_context(run.moments.attach(run=run, backbone=backbone))
+    backbone.verify_attention(run.moments.claims("attach"))
     stack.enter_context(dropout_of((backbone.denoiser, backbone.methods), options["dropout"]))
     if options["gradient_checkpointing"]:
         stack.enter_context(gradient_checkpointing(backbone.denoiser, backbone.methods))

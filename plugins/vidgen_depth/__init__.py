@@ -10,7 +10,6 @@ plugin = Plugin(
     families=("unet2d",),
     reads=("video", "tuned"),
     needs=("tune_a_video",),
-    claims=("condition.channels",),
     composes_with="It makes a video model of a depth-to-image model, so it goes with methods that decide the text of "
     "every frame.",
     excludes={

@@ -83,7 +83,7 @@ class Depth(TuneAVideo):
             raise BadRequest(f"The clip has {whole.shape[2]} frames; {window.span.stop} are to be made of it.")
         return whole[:, :, window.span.start : window.span.stop]
 
-    @hookimpl
+    @hookimpl(claims="channels")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``channels``: the clip's depth, edited where a video is made."""
         depth = self.clean_depth(run, window)

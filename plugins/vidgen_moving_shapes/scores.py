@@ -120,7 +120,7 @@ class GivenDepth:
     def __init__(self, subjects: Mapping[str, Subject]) -> None:
         self._subjects = subjects
 
-    @hookimpl
+    @hookimpl(claims="channels")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``channels`` of the window's frames."""
         maps = [self._subjects[video.name].scene.nearness()[list(window.span)] for video in run.request.videos]

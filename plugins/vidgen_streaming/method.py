@@ -242,7 +242,7 @@ class Streaming(Chunked):
             raise BadRequest(f"method={self.name} learns to continue clips. Train it with objective={self.name}.")
         return {self.name: run.batch.memory[self.name]}
 
-    @hookimpl
+    @hookimpl(claims="cam")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``cam``: the known frames (B, K, C, h, w), embedded once for all steps of the chunk."""
         recalled = window.memory.get(self.name)
@@ -288,7 +288,7 @@ class Streaming(Chunked):
 
     # --------------------------------------------------------------------------------------------- training
 
-    @hookimpl
+    @hookimpl(claims=("cam", "mergers", "resampler", "mixes", "denoiser"))
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
         """CAM in the first stage; in the second APM too, and the model's spatial layers unless they are frozen."""
         names = self.networks.own()

@@ -8,7 +8,6 @@ plugin = Plugin(
     package=__name__,
     paper="TALC: Time-Aligned Captions for Multi-Scene Text-to-Video Generation (arXiv 2405.04682)",
     families=("unet3d", "unet2d"),
-    claims=("condition.text",),
     composes_with="It decides the text of every absolute frame, so it goes with methods that decide how frames are "
     "cut into windows or how latents are sampled.",
     trial={"prompt": ["a dog runs", "it sleeps"]},

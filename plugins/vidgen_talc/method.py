@@ -100,7 +100,7 @@ class Timeline:
         ]
         return dataclasses.replace(video, scenes=tuple(scenes))
 
-    @hookimpl
+    @hookimpl(claims="text")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``text``: the caption of each absolute frame of the window."""
         if not self.crossfade:

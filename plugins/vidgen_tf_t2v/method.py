@@ -247,7 +247,7 @@ class TFT2V:
 
     # ---------------------------------------------------------------------------------------------- windows
 
-    @hookimpl
+    @hookimpl(claims="spatial")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``spatial``: the maps' channels (B, C, F, h, w), encoded once for all steps of the window."""
         backbone, batch = run.backbone, run.batch
@@ -336,7 +336,7 @@ class TFT2V:
 
     # --------------------------------------------------------------------------------------------- training
 
-    @hookimpl
+    @hookimpl(claims=("denoiser", "image", "fps", "encoders", "stem"))
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
         """The image layers, the encoders of the conditions that are trained, and the parts of the U-Net that
         ``trainer.trainable`` names: all, as published."""

@@ -22,11 +22,15 @@ from vidgen_tune_a_video.temporal_attention import TemporalAttention
 
 
 @contextmanager
-def st_attention(backbone: ImageBackbone, seed: int) -> Iterator[None]:
+def st_attention(backbone: ImageBackbone, seed: int, owner: str = "tune_a_video") -> Iterator[None]:
     """The image model sees whole clips inside the context (section 3 of the paper).
 
     The norms of residual blocks take their statistics over all frames, those of transformers over each: both as
     published, and neither may be tidied.
+
+    Args:
+        seed: Of the fresh temporal layers.
+        owner: The method whose attention it is.
     """
     network = backbone.denoiser
 
@@ -39,7 +43,7 @@ def st_attention(backbone: ImageBackbone, seed: int) -> Iterator[None]:
                 network,
                 lambda name, module: name.endswith("attn1"),
                 lambda name, module, current: SparseCausalAttention(backbone.attention, backbone.attend, frames),
-                owner="tune_a_video",
+                owner=owner,
                 replaces=True,
             )
         )

@@ -55,7 +55,7 @@ class Inflation(ABC):
         self.check_request(request)
         return None
 
-    @hookimpl
+    @hookimpl(claims="self_attention")
     @contextmanager
     def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
         """Inflate the image model, and put in what was learnt."""
@@ -79,7 +79,7 @@ class Inflation(ABC):
         run.provenance["tuned"] = {file.name: file_hash(file)}
         return {name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()}, str(file)
 
-    @hookimpl
+    @hookimpl(claims="denoiser")
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
         """Every parameter that this inflation learns."""
         named = backbone.denoiser.named_parameters()

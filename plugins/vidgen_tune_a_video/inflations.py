@@ -82,7 +82,7 @@ class TemporalLayers(Inflation):
             )
         return tensors, file
 
-    @hookimpl
+    @hookimpl(claims="denoiser")
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
         """Every parameter that this inflation learns. Raises BadRequest where the layers are left out."""
         if not self.temporal:

@@ -130,7 +130,7 @@ class TuneAVideo(Inflation):
     def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
         """ST-attention is in the image model, and its scheduler is read as inversion needs it, inside the context."""
         with ExitStack() as stack:
-            stack.enter_context(st_attention(backbone, run.request.seed))
+            stack.enter_context(st_attention(backbone, run.request.seed, self.name))
             if self.inverted.wanted:
                 stack.callback(setattr, backbone, "scheduler_config", backbone.scheduler_config)
                 backbone.scheduler_config = ddim_options(backbone.scheduler_config)

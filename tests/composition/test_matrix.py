@@ -9,7 +9,7 @@ import pytest
 
 from vidgen_core import Plugin, cli, hookimpl
 from vidgen_core.api import generate
-from vidgen_core.card import check_pair
+from vidgen_core.attention import install
 from vidgen_core.errors import Conflict
 from vidgen_core.matrix import FAULTY, REFUSED, RUNS, Matrix, Verdict, table
 from vidgen_core.plugin import discover
@@ -98,7 +98,7 @@ class Fails:
 
 
 class Texts:
-    @hookimpl
+    @hookimpl(claims="text")
     def condition(self, run, window):
         from vidgen_core.conditioning import text_per_frame
 
@@ -107,6 +107,13 @@ class Texts:
 
 class TextsToo(Texts):
     pass
+
+
+class Refuses:
+    @hookimpl
+    def on_step(self, run):
+        if len(run.moments.methods) > 1:
+            raise Conflict("'tints' and 'refuses' do not go together.", over="on_step")
 
 
 class Trains:
@@ -129,7 +136,8 @@ def verdict_of(*methods: object):
         ((Tints(), Trains()), RUNS, "^$"),
         ((Tints(), Idle()), FAULTY, "'idle' changes nothing beside 'tints'. Nor alone: its card's `trial` must give"),
         ((Tints(), Fails()), FAULTY, "'fails' failed in its hook 'on_step': AssertionError: it is not alone"),
-        ((Texts(), TextsToo()), FAULTY, "both supply 'text'.*told only when weights are loaded: the card .*`claims`"),
+        ((Texts(), TextsToo()), REFUSED, "'texts' and 'texts_too' cannot be combined: both own 'text' in their hook"),
+        ((Tints(), Refuses()), FAULTY, "'tints' and 'refuses' .* only when weights are loaded: .*by `claims`, or"),
     ],
 )
 def test_what_is_wrong_with_a_pair_is_said(methods, outcome, words) -> None:
@@ -138,10 +146,30 @@ def test_what_is_wrong_with_a_pair_is_said(methods, outcome, words) -> None:
     assert re.search(words, verdict.told)
 
 
-def test_cards_that_claim_the_same_are_refused_before_weights_load() -> None:
-    mine = Plugin("mine", "a test", "tests", claims=("condition.text",))
-    with pytest.raises(Conflict, match="'talc' and 'mine' cannot be combined: both own 'text' in their hook"):
-        check_pair("talc", mine, "mine", mine)
+class Calms:
+    """Wraps the self-attention of an image model."""
+
+    plugin = Plugin("calms", "a test", __name__, families=("unet2d",))
+
+    @hookimpl
+    def attach(self, backbone):
+        class Halved:
+            def __init__(self, inner):
+                self.inner, self.backend = inner, inner.backend
+
+            def __call__(self, *args, **kwargs):
+                return 0.5 * self.inner(*args, **kwargs)
+
+        def where(name, module):
+            return name.endswith("attn1")
+
+        return install(backbone.denoiser, where, lambda name, module, inner: Halved(inner), owner="calms")
+
+
+def test_a_wrapped_attention_is_around_one_that_is_replaced_wherever_the_list_names_it() -> None:
+    tried = Matrix(joined(discover(), [of_object(Calms())]), ["calms", "tune_a_video"]).tried
+    for pair in (("calms", "tune_a_video"), ("tune_a_video", "calms")):
+        assert tried(pair).outcome == RUNS, tried(pair).told
 
 
 def test_one_method_with_all_others_is_a_row_for_each() -> None:

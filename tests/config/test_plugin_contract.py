@@ -147,7 +147,6 @@ def test_models_and_schedulers_name_no_other_code_either(capsys, install_plugin,
         ({}, ", paper=2405.04682", "its card's paper=2405.04682 must be a text"),
         ({}, "", "it brings no conf/method/aaa.yaml; one that is no method says is_method=False"),
         ({"conf/method/aaa.yaml": "_target_: a.b\n"}, "", "begin with the line '# @package methods.aaa'"),
-        ({}, ", claims=('text',)", "its card claims 'text', which is not <hook>.<what>"),
         (
             {},
             ", families=('unet3d')",

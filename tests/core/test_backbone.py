@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from vidgen_core import attention
+from vidgen_core import attention, hookimpl
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models import tiny
@@ -154,15 +156,13 @@ def test_two_replacements_of_one_module_are_refused_with_both_names(backbone) ->
         pass
 
 
-def test_a_replacement_of_what_another_method_wraps_is_refused_with_the_order_that_works(backbone) -> None:
+def test_a_replacement_of_what_another_method_wraps_is_refused_with_the_claim_that_helps(backbone) -> None:
     def install(owner, replaces):
         return attention.install(
             backbone.denoiser, lambda n, m: True, lambda n, m, current: current, owner=owner, replaces=replaces
         )
 
-    wanted = (
-        "'new' replaces .* so 'around', which wraps it, would never be called. Name 'new' first: method=.new,around"
-    )
+    wanted = "'new' replaces .* so 'around', which wraps it, would never be called. Where its attach says so, @hookimpl"
     with backbone.attention_installed("sdpa"):
         with install("around", False), pytest.raises(BadRequest, match=wanted), install("new", True):
             pass
@@ -206,3 +206,44 @@ def test_model_offload_gives_the_same_video(backbone) -> None:
 def test_placement_changes_memory_and_not_the_video(backbone, changes) -> None:
     placed = video(request(), config={"placement": changes}, backbone=backbone)
     assert torch.allclose(placed, video(request(), backbone=backbone), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ((), "'mine' replaces the attention of '.*attn1' and does not claim it.*@hookimpl.claims='self_attention'"),
+        (("self_attention",), None),
+    ],
+)
+def test_what_a_method_replaces_it_must_claim(claims, message, backbone) -> None:
+    class Mine:
+        @hookimpl(claims=claims)
+        def attach(self, backbone):
+            def where(name, module):
+                return name.endswith("attentions.0.transformer_blocks.0.attn1") and "temp" not in name
+
+            def build(name, module, current):
+                return attention.SelfAttention("sdpa", backbone.attend)
+
+            return attention.install(backbone.denoiser, where, build, owner="mine", replaces=True)
+
+    if message is None:
+        video(request(), {"mine": Mine()}, backbone=backbone)
+    else:
+        with pytest.raises(VidgenError, match=message):
+            video(request(), {"mine": Mine()}, backbone=backbone)
+
+
+def test_a_processor_that_is_put_in_place_by_hand_is_refused(backbone) -> None:
+    class ByHand:
+        @hookimpl
+        @contextmanager
+        def attach(self, backbone):
+            _, module = next(attention.attentions(backbone.denoiser))
+            before = module.processor
+            module.processor = attention.SelfAttention("sdpa", backbone.attend)
+            yield
+            module.processor = before
+
+    with pytest.raises(VidgenError, match="A SelfAttention was put in place of the attention of .* by 'by_hand'"):
+        video(request(), {"by_hand": ByHand()}, backbone=backbone)

@@ -90,7 +90,7 @@ def test_extra_channels_follow_the_noisy_ones_in_both_branches() -> None:
 
 
 class Depth:
-    @hookimpl
+    @hookimpl(claims="channels")
     def condition(self, run, window):
         ramp = torch.linspace(0, 1, run.request.width).expand(1, len(window.span), run.request.height, -1)
         return {"channels": depth_channel(ramp, run.backbone.latent_shape(run.request.height, run.request.width)[1:])}

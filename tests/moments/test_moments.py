@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vidgen_core import hookimpl, hookspecs
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, Conflict, VidgenError
 from vidgen_core.moments import Moments
 
 
@@ -33,7 +33,7 @@ class Plans:
 
 
 class Texts:
-    @hookimpl
+    @hookimpl(claims="text")
     def condition(self):
         return {"text": 1}
 
@@ -102,9 +102,58 @@ def test_collected_dictionaries_are_merged() -> None:
 
 
 def test_the_same_key_from_two_methods_is_refused_with_both_names() -> None:
-    moments = Moments({"first": Texts(), "second": Texts()})
-    with pytest.raises(BadRequest, match="'first' and 'second' both supply 'text'"):
-        moments.condition(run=None, window=None)
+    with pytest.raises(Conflict, match="'first' and 'second' cannot be combined: both own 'text' in their hook 'cond"):
+        Moments({"first": Texts(), "second": Texts()})
+
+
+def test_what_trains_may_be_claimed_twice_where_nothing_trains() -> None:
+    class Learns:
+        @hookimpl(claims=("denoiser", "encoder"))
+        def trainable(self): ...
+
+    moments = Moments({"first": Learns(), "second": Learns()})
+    with pytest.raises(Conflict, match="both own 'denoiser' in their hook 'trainable'"):
+        moments.check_claims("trainable")
+
+
+def test_what_is_supplied_without_a_claim_is_refused_with_the_mend() -> None:
+    class Silent:
+        @hookimpl
+        def condition(self):
+            return {"silent.tone": 1, "text": 2}
+
+    with pytest.raises(VidgenError, match=r"'silent' supplies 'text' .* @hookimpl\(claims='text'\).*'silent.text'"):
+        Moments({"silent": Silent()}).condition(run=None, window=None)
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        ("attach", "claims 'attention' in its hook 'attach', which replaces kinds of attention.*self_attention"),
+        ("after_step", "claims 'attention' in its hook 'after_step', where there is nothing to claim, only in: attach"),
+    ],
+)
+def test_a_claim_of_what_cannot_be_had_is_refused(hook, message) -> None:
+    def function(self): ...
+
+    function.__name__ = hook
+    with pytest.raises(BadRequest, match=message):
+        Moments({"mine": type("Mine", (), {hook: hookimpl(claims="attention")(function)})()})
+
+
+def test_what_replaces_attention_is_attached_before_what_wraps_it() -> None:
+    class Wraps:
+        @hookimpl
+        def attach(self): ...
+
+    class Replaces:
+        @hookimpl(claims="self_attention")
+        def attach(self): ...
+
+    methods = {"first": Wraps(), "second": Wraps(), "new": Replaces()}
+    assert Moments(methods).owners("attach") == ["new", "first", "second"]
+    with pytest.raises(Conflict, match="'new' and 'newer' cannot be combined: both own 'self_attention'"):
+        Moments({**methods, "newer": Replaces()})
 
 
 def test_observers_all_run_and_their_results_are_ignored() -> None:

@@ -114,21 +114,20 @@ def test_a_methods_own_loss_is_added_by_name() -> None:
     assert set(learner(methods={"smooth": Smooth()})(batch_of("a"))) == {"denoising", "smoothness"}
 
 
-def test_two_losses_of_one_name_are_refused_by_name() -> None:
+def test_two_losses_of_one_name_are_both_minimised() -> None:
     class Same:
         @hookimpl
         def losses(self, prediction: Any) -> dict[str, Tensor]:
             return {"denoising": prediction.output.mean()}
 
-    with pytest.raises(BadRequest, match="'same' and 'objective' both supply 'denoising'"):
-        learner(methods={"same": Same()})(batch_of("a"))
+    assert set(learner(methods={"same": Same()})(batch_of("a"))) == {"denoising", "objective.denoising"}
 
 
 def test_a_method_says_what_trains() -> None:
     class Bias:
         @hookimpl
         def trainable(self, backbone: Any) -> dict[str, Tensor]:
-            return {"out": backbone.denoiser.conv_out.bias}
+            return {"bias.out": backbone.denoiser.conv_out.bias}
 
     made = learner(methods={"bias": Bias()})
     assert [p is made.backbone.denoiser.conv_out.bias for p in made.parameters() if p.requires_grad] == [True]

@@ -11,7 +11,7 @@ from vidgen_core.card import Plugin, check_pair
 from vidgen_core.catalog import Option
 from vidgen_core.config import Catalog, compose
 from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
-from vidgen_core.hookspecs import kinds, marked
+from vidgen_core.hookspecs import claims_of, kinds, marked
 from vidgen_core.instantiate import built_methods
 from vidgen_core.overrides import FILES, parse
 from vidgen_core.plugin import Found, broken, catalog_of, discover
@@ -87,8 +87,12 @@ def _show_method(entry: Found, card: Plugin, found: Mapping[str, Found], catalog
         return
     named = [f"{FILES}={entry.distribution}"] if entry.build else []
     try:
-        own = marked(built_methods(compose([f"method={entry.name}", *named]))[entry.name])
-        print(f"  hooks     {', '.join(f'{hook} ({kind})' for hook, kind in kinds().items() if hook in own)}")
+        method = built_methods(compose([f"method={entry.name}", *named]))[entry.name]
+        own = [(hook, kind) for hook, kind in kinds().items() if hook in marked(method)]
+        print(f"  hooks     {', '.join(f'{hook} ({kind})' for hook, kind in own)}")
+        claims = [f"{claim} ({hook})" for hook, _ in own for claim in claims_of(method, hook)]
+        if claims:
+            print(f"  claims    {', '.join(claims)}: one method of a run can have each")
     except VidgenError as error:  # its options can be told all the same
         print(f"  hooks     not to be seen: {error}")
     _show_keys(f"{entry.name}.", option)

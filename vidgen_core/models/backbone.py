@@ -6,7 +6,7 @@ B videos, C channels, F frames, h w latent cells, U distinct texts, L tokens, D 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,9 +146,16 @@ class Backbone(nn.Module):
         with attention.install(network, lambda n, m: True, build, owner="core"):
             yield TextAttention(network)
 
-    def verify_attention(self) -> None:
-        """Raise VidgenError unless every attention, those of methods too, runs the backend that was asked for."""
-        attention.verify_backend(self.denoiser, self.attention)
+    def verify_attention(self, claims: Mapping[str, Collection[str]] | None = None) -> None:
+        """Raise VidgenError unless every attention, those of methods too, runs the backend that was asked for.
+
+        Args:
+            claims: Method -> the kinds of attention that it may replace; None does not ask.
+        """
+        if self.denoiser is not None:
+            attention.verify_backend(self.denoiser, self.attention)
+            if claims is not None:
+                attention.verify_claims(self.denoiser, claims)
 
     @property
     def text_processors(self) -> list[TextCrossAttention]:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vidgen_core.models.tuned import BASE, base_of
-from vidgen_core.moments import CORE
+from vidgen_core.moments import CORE, OBJECTIVE
 from vidgen_core.placement import DTYPES
 from vidgen_core.training.disk import put_whole
 
@@ -29,9 +29,9 @@ def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[P
     hash of the model they belong to. Each is written beside its place and put there whole.
     """
     backbone, written = run.backbone, []
-    learnt = {name: _learnt_by(name, backbone, learner) for name in run.moments.methods if name != "objective"}
+    learnt = {name: _learnt_by(name, backbone, learner) for name in run.moments.methods if name != OBJECTIVE}
     learnt = {name: tensors for name, tensors in learnt.items() if tensors}
-    whole = {id(p) for name, p in learner.trainables.items() if learner.trainables.owners[name] in (CORE, "objective")}
+    whole = {id(p) for name, p in learner.trainables.items() if learner.trainables.owners[name] in (CORE, OBJECTIVE)}
     whole -= {id(parameter) for parameter in backbone.methods.parameters()}
     if any(id(parameter) in whole for parameter in backbone.parameters()):
         written.append(put_whole(folder / "model", lambda fresh: backbone.save(fresh, DTYPES[dtype]), STAYS))

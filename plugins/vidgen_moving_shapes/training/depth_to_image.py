@@ -38,7 +38,7 @@ class DepthToImage(TextToImage):
         """The image model with a fifth channel that it does not read yet."""
         return build_model(run) if self.image_model is None else with_depth_channel(self.image_model)
 
-    @hookimpl
+    @hookimpl(claims="channels")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         """``channels``: the depth of the batch, or of the example while samples are drawn."""
         if run.batch is not None:

@@ -40,7 +40,7 @@ class TextToImage(Denoising):
         vae = load_component(AutoencoderKL, resolve(self.autoencoder), "vae", torch.float32)
         return ImageBackbone(unet, vae, text_encoder, tokenizer, scheduler_config=SCHEDULER)
 
-    @hookimpl
+    @hookimpl(claims=("denoiser", "text_encoder"))
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
         """The U-Net and the text encoder."""
         parts = {"denoiser": backbone.denoiser, "text_encoder": backbone.text_encoder}

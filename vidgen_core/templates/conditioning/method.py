@@ -11,7 +11,7 @@ class MyMethod:
     def __init__(self, caption: str | None = None, strength: float = 1.0) -> None:
         self.caption, self.strength = caption, strength
 
-    @hookimpl
+    @hookimpl(claims="text")
     def condition(self, run: Run, window: Window) -> dict[str, Any]:
         def row(video: int, frame: int) -> int:
             prompt = run.request.videos[video].scenes[0].prompt

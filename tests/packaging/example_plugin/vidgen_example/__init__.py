@@ -7,7 +7,6 @@ plugin = Plugin(
     summary="a method, a model, data, a metric, a scheduler and a command",
     package=__name__,
     needs=("talc",),
-    claims=("condition.text",),
     composes_with="It decides the text of every frame, so it goes with methods that cut or sample frames.",
     commands={"example_frames": "counts the frames of a video"},
     hook_api=1,

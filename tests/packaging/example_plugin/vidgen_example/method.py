@@ -8,7 +8,7 @@ class Example:
     def __init__(self, word="bright"):
         self.word = word
 
-    @hookimpl
+    @hookimpl(claims="text")
     def condition(self, run, window):
         def row(video, frame):
             return run.texts.rows([f"{self.word} {run.request.videos[video].scenes[0].prompt}"])[0]
