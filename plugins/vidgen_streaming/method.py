@@ -111,7 +111,7 @@ class Streaming(Chunked):
         with ExitStack() as stack:
             stack.enter_context(super().attach(run, backbone))
             stack.callback(backbone.methods.pop, self.name)
-            self.tuned_layers = Exchange(backbone.denoiser, parts.base, source)
+            self.tuned_layers = Exchange(backbone.denoiser, parts.base, source, run.warn)
             stack.callback(self.tuned_layers.take_out)
             if self.first_chunk == "tuned" or "trainer" in run.config:
                 self.tuned_layers.put()

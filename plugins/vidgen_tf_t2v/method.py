@@ -145,7 +145,7 @@ class TFT2V:
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
             stack.callback(backbone.methods.pop, self.name)
-            stack.enter_context(replaced(backbone.denoiser, base, source))
+            stack.enter_context(replaced(backbone.denoiser, base, source, run.warn))
             stack.callback(setattr, backbone, "reads", backbone.reads)
             backbone.reads = backbone.reads | {"spatial"}
             stack.callback(backbone.preparers.pop, self.name)

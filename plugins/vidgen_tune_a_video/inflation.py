@@ -62,7 +62,7 @@ class Inflation(ABC):
         self.check_request(run.request)  # a training prepares no request
         self.check_model(run, backbone)
         assert isinstance(backbone, ImageBackbone)
-        with self.surgery(run, backbone), replaced(backbone.denoiser, *self.learnt(run, backbone)):
+        with self.surgery(run, backbone), replaced(backbone.denoiser, *self.learnt(run, backbone), run.warn):
             yield
 
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:

@@ -1,4 +1,4 @@
-"""Parameters with other values for a while: whoever exchanges them, and whenever, the network is left as it was."""
+"""Layers that several methods have tuned: what a network was comes back, and an overlap is told."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ import torch
 from torch import nn
 
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.tuned import Exchange, replaced
-
-ONES, TWOS = {"weight": torch.ones(2, 2)}, {"weight": torch.full((2, 2), 2.0)}
+from vidgen_core.models.tuned import Exchange
 
 
-def test_values_are_put_once_and_taken_out() -> None:
-    network = nn.Linear(2, 2)
-    before = network.weight.detach().clone()
-    exchange = Exchange(network, ONES, "a file")
-    assert torch.equal(network.weight, before)
-    assert (exchange.put(), exchange.put()) == (True, False)
-    assert torch.equal(network.weight, ONES["weight"])
-    exchange.take_out()
-    assert torch.equal(network.weight, before)
+@pytest.fixture
+def network() -> nn.Module:
+    return nn.Linear(2, 1).requires_grad_(False)
 
 
-def test_one_that_puts_late_and_ends_last_leaves_the_network_as_it_was() -> None:
-    network = nn.Linear(2, 2)
-    before = network.weight.detach().clone()
-    late = Exchange(network, ONES, "a file")
-    with replaced(network, TWOS, "another"):
-        late.put()
-        assert torch.equal(network.weight, ONES["weight"])
-    late.take_out()
-    assert torch.equal(network.weight, before)
+def exchange(network: nn.Module, value: float, source: str, told: list[str], name: str = "bias") -> Exchange:
+    return Exchange(network, {name: torch.full_like(network.get_parameter(name), value)}, source, told.append)
 
 
-def test_values_of_another_shape_are_refused() -> None:
-    with pytest.raises(BadRequest, match="'a file' does not fit the model: 1 of 1 tensors"):
-        Exchange(nn.Linear(2, 2), {"weight": torch.ones(3)}, "a file")
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_two_that_share_layers_are_told_of_and_leave_the_network_as_it_was(network, first_out) -> None:
+    before, told = network.bias.clone(), []
+    both = [exchange(network, 1.0, "a.safetensors", told), exchange(network, 2.0, "b.safetensors", told)]
+    assert len(told) == 1
+    assert told[0].startswith("'a.safetensors' and 'b.safetensors' both bring 1 tuned layers of the model")
+    for one in both:
+        assert one.put()
+    assert network.bias.item() == 2.0
+    both[first_out].take_out()
+    both[1 - first_out].take_out()
+    assert torch.equal(network.bias, before)
+
+
+def test_layers_of_their_own_or_one_after_the_other_are_no_matter(network) -> None:
+    told: list[str] = []
+    exchange(network, 1.0, "a", told)
+    exchange(network, 1.0, "b", told, "weight").take_out()
+    exchange(network, 2.0, "b", told, "weight")
+    assert told == []
+
+
+def test_what_does_not_fit_is_refused_with_the_first_name(network) -> None:
+    with pytest.raises(BadRequest, match="'a' does not fit the model: 1 of 1 tensors .* first 'scale'"):
+        Exchange(network, {"scale": torch.ones(1)}, "a", print)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,11 +115,14 @@ class Exchange:
     Args:
         tensors: Parameter name -> value, on any device; may be mapped from a file.
         source: What errors call them.
+        warn: Told where another exchange, not yet ended, has other values for the same parameters.
 
     Raises BadRequest for names that the network does not have, or other shapes.
     """
 
-    def __init__(self, network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    def __init__(
+        self, network: nn.Module, tensors: Mapping[str, Tensor], source: str, warn: Callable[[str], None]
+    ) -> None:
         own = dict(network.named_parameters())
         wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
         if wrong:
@@ -131,6 +134,15 @@ class Exchange:
         self._tensors = tensors
         self._before = {name: own[name].detach().to("cpu", copy=True) for name in tensors}
         self._placed = False
+        self._source = source
+        self._exchanges: list[Exchange] = network.__dict__.setdefault("_vidgen_exchanges", [])
+        for other in self._exchanges:
+            if shared := len(other._parameters.keys() & tensors.keys()):
+                warn(
+                    f"'{other._source}' and '{source}' both bring {shared} tuned layers of the model; only those of "
+                    "the one that is put in place last are used."
+                )
+        self._exchanges.append(self)
 
     def put(self) -> bool:
         """Put the other values in place; False where they are already, or there are none."""
@@ -144,6 +156,8 @@ class Exchange:
 
     def take_out(self) -> None:
         """Give every parameter the value back that it had."""
+        if self in self._exchanges:
+            self._exchanges.remove(self)
         if not self._placed:
             return
         self._placed = False
@@ -153,9 +167,11 @@ class Exchange:
 
 
 @contextmanager
-def replaced(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Iterator[None]:
+def replaced(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: str, warn: Callable[[str], None]
+) -> Iterator[None]:
     """Parameters of the network with other values inside the context; see ``Exchange``."""
-    exchange = Exchange(network, tensors, source)
+    exchange = Exchange(network, tensors, source, warn)
     try:
         exchange.put()
         yield
