@@ -96,6 +96,7 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given), FILES: hashes_of(files)}
     _take_method_path(config, given)
+    _take_weights_as_path(config)
     if tuned:
         take_clip(config, tuned, given)
     if "trainer" in config:
@@ -266,6 +267,13 @@ def _take_method_path(config: dict[str, Any], given: Mapping[str, Any]) -> None:
     fitting = [paths[name] for name in config["method"] if name in paths]
     if fitting and "model.path" not in given:
         config["model"]["path"] = fitting[-1]
+
+
+def _take_weights_as_path(config: dict[str, Any]) -> None:
+    """A model that is a method's published weights may be named by ``weights=`` as well as by ``model.path=``."""
+    method = config["model"].get("weights_of")
+    if method in config["weights"] and config["model"]["path"] is None:
+        config["model"]["path"] = config["weights"].pop(method)
 
 
 def _take_trainer_defaults(config: dict[str, Any], given: Mapping[str, Any], documented: Mapping[str, Key]) -> None:

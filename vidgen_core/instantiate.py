@@ -26,7 +26,7 @@ FACTS = (
         "method_paths",
         "method_options",
     ),
-    *("example_prompt", "method_prompts", "weights", "untrained", "image_encoder"),
+    *("example_prompt", "method_prompts", "weights", "weights_of", "untrained", "image_encoder"),
 )
 """Keys that tell the house about an object; they are not handed to it."""
 

@@ -89,7 +89,9 @@ def motion(path: str, key: str, num_frames: int) -> Tensor:
     maps: list[np.ndarray] = []
     try:
         with av.open(str(Path(path).expanduser())) as container:
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")
+            if stream is None:
+                raise BadRequest(f"{key} holds no video. Give a clip.")
             stream.codec_context.options = {"flags2": "+export_mvs"}
             for frame in container.decode(stream):
                 if any(orientation(frame)):
@@ -97,7 +99,7 @@ def motion(path: str, key: str, num_frames: int) -> Tensor:
                 maps.append(_moved(frame))
                 if len(maps) == num_frames:
                     break
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+    except (OSError, ValueError, av.FFmpegError) as error:
         raise BadRequest(f"{key} cannot be read as video ({error}).") from error
     if len(maps) < num_frames:
         raise BadRequest(f"{key} has {len(maps)} frames for {num_frames}. Ask for as many.")

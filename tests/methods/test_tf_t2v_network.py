@@ -72,11 +72,18 @@ class TestCheckpoint:
         assert told["beta_schedule"] == "squaredcos_cap_v2"
 
     def test_the_command_line_makes_a_video_of_it_with_the_prompt_of_the_release(self, file, picture, tmp_path) -> None:
-        asked = ["method=tf_t2v", "model=tf_t2v", f"model.path={file}", f"model.parts={file.parent / 'parts'}"]
+        asked = ["method=tf_t2v", "model=tf_t2v", f"weights={file}", f"model.parts={file.parent / 'parts'}"]
         asked += [*TINY[1:], f"image={picture}", "prompt=a dog", f"model.image_encoder={CLIP}"]
         assert main([*asked, f"output.dir={tmp_path / 'out'}"]) == 0
         assert len(read_video(tmp_path / "out/video.mp4")) == 4
         assert compose(asked).config["methods"]["tf_t2v"]["published_prompt"] is True
+
+    def test_it_is_named_by_weights_or_as_the_path_of_the_model_beside_weights(self) -> None:
+        asked = ["method=tf_t2v", "model=tf_t2v", "prompt=a"]
+        alone = compose([*asked, "weights=tft2v.pth"]).config
+        assert (alone["model"]["path"], alone["weights"]) == ("tft2v.pth", {})
+        both = compose([*asked, "weights=learnt.safetensors", "model.path=tft2v.pth"]).config
+        assert (both["model"]["path"], both["weights"]) == ("tft2v.pth", {"tf_t2v": "learnt.safetensors"})
 
     def test_one_is_a_model_and_not_a_methods_weights(self, file, capsys) -> None:
         assert main(["method=tf_t2v", *TINY, "prompt=a", f"weights={file}"]) == 2
