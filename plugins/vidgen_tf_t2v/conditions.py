@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.request import Request
-from vidgen_tf_t2v.extract import EXTRACTED, extracted, motion
+from vidgen_tf_t2v.extract import EXTRACTED, Extraction, motion
 from vidgen_tf_t2v.maps import CHANNELS, is_array, is_picture, read_map
 
 KEY = "tf_t2v.conditions"
@@ -71,14 +71,14 @@ def shown(conditions: Mapping[str, str], request: Request) -> Request:
 def read_conditions(
     conditions: Mapping[str, str],
     request: Request,
-    estimator: str | None = None,
+    extraction: Extraction,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """Condition -> its maps (c, F, H, W), float32, of the whole video.
 
     Args:
         conditions: They passed ``check_conditions``.
-        estimator: As for ``extract.depth``.
+        extraction: How ``auto`` makes maps.
 
     Raises:
         BadRequest: a file cannot be read, holds no such maps, or has fewer frames than are asked for.
@@ -87,7 +87,7 @@ def read_conditions(
     for name, path in conditions.items():
         found = footage(conditions, request)
         if path == AUTO and found is not None:
-            made[name] = extracted(name, found[1], f"{found[0]}={found[1]}", frames, estimator, device)
+            made[name] = extraction.maps(name, found[1], f"{found[0]}={found[1]}", frames, device)
         elif name == "motion" and not is_array(path) and not is_picture(path):
             made[name] = motion(path, f"{KEY}.motion={path}", frames)
         else:

@@ -6,6 +6,7 @@ F frames, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ EDGES = (100, 200)
 
 SURROUNDINGS, DIM = 0.01, 8.0
 """Of sketches: how far around a pixel is compared, in shorter sides; a brightness, 0..255, that noise stays below."""
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and spread of red, green and blue."""
 
 ESTIMATOR = "Intel/dpt-large"
 """MiDaS v3, as the released weights were trained on."""
@@ -46,8 +50,7 @@ def sketch(frames: Tensor) -> Tensor:
     """Pencil strokes (F, 1, H, W) in [0, 1], bright on black, of frames (F, 3, H, W) uint8: how much darker a pixel is
     than its surroundings (the "colour dodge" of image editors).
 
-    The released weights were trained on lines of PiDiNet, which is a network of its own: these are like them and not
-    the same, and sketches from there serve as files.
+    The released weights were trained on lines of PiDiNet: these are like them and not the same, see ``drawn``.
     """
     import cv2
 
@@ -57,6 +60,36 @@ def sketch(frames: Tensor) -> Tensor:
         around = cv2.GaussianBlur(grey, (0, 0), max(1.0, SURROUNDINGS * min(grey.shape)))
         strokes.append(1 - (grey + DIM) / (np.maximum(around, grey) + DIM))
     return torch.from_numpy(np.stack(strokes)[:, None])
+
+
+def drawn(frames: Tensor, network: str, device: torch.device | str = "cpu") -> Tensor:
+    """Lines (F, 1, H, W) in [0, 1], bright on black, of frames (F, 3, H, W) uint8, by a network of the user's.
+
+    Args:
+        network: A TorchScript file, such as PiDiNet saved by ``torch.jit``: from pictures (N, 3, H, W), of which
+            ImageNet's mean and spread were taken, to lines (N, 1, H, W), of several maps of lines the last.
+
+    Raises BadRequest where it is no such network.
+    """
+    key = f"tf_t2v.sketch_network={network}"
+    try:
+        model = torch.jit.load(str(Path(network).expanduser()), map_location=device).eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise BadRequest(f"{key} is no TorchScript file. Save the network by torch.jit, or leave it out.") from error
+    mean, spread = (torch.tensor(values, device=device)[:, None, None] for values in IMAGENET)
+    lines = []
+    for frame in frames:
+        try:
+            with torch.no_grad():
+                found = model((frame[None].to(device).float() / 255 - mean) / spread)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:120]
+            raise BadRequest(f"{key} does not take pictures (1, 3, height, width): {reason}.") from error
+        found = found[-1] if isinstance(found, list | tuple) else found
+        if found.shape != (1, 1, *frame.shape[1:]):
+            raise BadRequest(f"{key} makes {tuple(found.shape)} of a picture. It must make (1, 1, height, width).")
+        lines.append(found[0].float().clamp(0, 1).cpu())
+    return torch.stack(lines)
 
 
 def single_sketch(frames: Tensor) -> Tensor:
@@ -130,23 +163,45 @@ EXTRACTED = (*OF_FRAMES, "depth", "motion")
 """The conditions that can be made from a video."""
 
 
-def extracted(
-    name: str,
-    path: str,
-    key: str,
-    num_frames: int,
-    estimator: str | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """A condition's maps (c, F, H, W), float32, made from a video, or from a picture for all frames.
+@dataclass(frozen=True)
+class Extraction:
+    """How maps are made: by which networks, and where they compute.
 
-    Args:
-        key: What messages call the file.
-
-    Raises BadRequest where the file cannot be read or has fewer frames.
+    Attributes:
+        depth_estimator: A model that estimates inverse depth; None is the released weights'.
+        sketch_network: As for ``drawn``; None draws without one.
     """
-    if name == "motion":
-        return motion(path, key, num_frames)
+
+    depth_estimator: str | None = None
+    sketch_network: str | None = None
+
+    def maps(self, name: str, path: str, key: str, num_frames: int, device: torch.device | str = "cpu") -> Tensor:
+        """A condition's maps (c, F, H, W), float32, made from a video, or from a picture for all frames.
+
+        Args:
+            key: What messages call the file.
+
+        Raises BadRequest where the file cannot be read or has fewer frames.
+        """
+        if name == "motion":
+            return motion(path, key, num_frames)
+        frames = frames_of(path, key, num_frames)
+        if name == "depth":
+            made = depth(frames, self.depth_estimator, device)
+        elif self.sketch_network is not None and name == "sketch":
+            made = drawn(frames, self.sketch_network, device)
+        elif self.sketch_network is not None and name == "single_sketch":
+            made = drawn(frames[:1], self.sketch_network, device).expand(len(frames), -1, -1, -1)
+        else:
+            made = OF_FRAMES[name](frames)
+        return made.transpose(0, 1)
+
+
+def frames_of(path: str, key: str, num_frames: int) -> Tensor:
+    """The first frames of a video, or a picture as many times, (F, 3, H, W) uint8.
+
+    Raises BadRequest, as ``key``, where the file cannot be read or has fewer frames.
+    """
     file = Path(path).expanduser()
     if file.suffix.lower() in IMAGES:
         pictures = np.repeat(read_picture(file, key), num_frames, axis=0)
@@ -155,6 +210,4 @@ def extracted(
         if len(reader) < num_frames:
             raise BadRequest(f"{key} has {len(reader)} frames for {num_frames}. Ask for as many.")
         pictures = reader.frames(range(num_frames))
-    frames = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
-    made = depth(frames, estimator, device) if name == "depth" else OF_FRAMES[name](frames)
-    return made.transpose(0, 1)
+    return torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))

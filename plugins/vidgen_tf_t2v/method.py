@@ -30,6 +30,7 @@ from vidgen_tf_t2v.branches import Prepared, installed
 from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
 from vidgen_tf_t2v.conditions import check_conditions, read_conditions, shown
 from vidgen_tf_t2v.dropping import Dropping
+from vidgen_tf_t2v.extract import Extraction
 from vidgen_tf_t2v.map_encoder import encoded
 from vidgen_tf_t2v.maps import HISTOGRAM
 from vidgen_tf_t2v.networks import Networks, add_encoders, fresh, loaded
@@ -62,7 +63,7 @@ class TFT2V:
         branch: ``content`` runs the spatial layers only, ``motion`` all; ``auto`` decides by the number of frames.
         keep_last: The content branch as released, with one layer over time.
         conditions: Spatial condition -> file of its maps, or ``auto``, see ``conditions``.
-        depth_estimator: A model that estimates inverse depth; None is the released weights'.
+        depth_estimator, sketch_network: What ``auto`` makes depth and sketches by, see ``Extraction``.
         trained_conditions: Spatial conditions that a training learns to read, see ``trained_maps``.
         published_prompt: Prompts as the release completes them.
         encoder: A CLIP model; None takes the model's.
@@ -86,6 +87,7 @@ class TFT2V:
         keep_last: bool = False,
         conditions: Mapping[str, str] | None = None,
         depth_estimator: str | None = None,
+        sketch_network: str | None = None,
         trained_conditions: Sequence[str] = (),
         published_prompt: bool = False,
         encoder: str | None = None,
@@ -110,7 +112,7 @@ class TFT2V:
         self.text, self.no_text, self.no_image, self.unguided_image = text, no_text, no_image, unguided_image
         self.branch, self.keep_last = branch, keep_last
         self.conditions, self.published_prompt = dict(conditions or {}), published_prompt
-        self.depth_estimator = depth_estimator
+        self.extraction = Extraction(depth_estimator, sketch_network)
         self.trained_conditions = check_trained(trained_conditions)
         self.encoder_path, self.tokens = encoder, tokens
         self.coherence_weight, self.coherence = coherence_weight, coherence
@@ -140,7 +142,7 @@ class TFT2V:
         """Put the learned modules beside the model, and have the network read what they make."""
         own, base, source = self.learnt(run, backbone)
         self.networks = self.made(run, backbone, own, source)
-        self.given = read_conditions(self.conditions, run.request, self.depth_estimator, backbone.device)
+        self.given = read_conditions(self.conditions, run.request, self.extraction, backbone.device)
         self.look(run, backbone)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:

@@ -14,7 +14,7 @@ from tf_t2v_runs import SETTINGS, TINY
 from torch import Tensor
 from vidgen_tf_t2v import extract
 from vidgen_tf_t2v.conditions import footage, read_conditions, shown
-from vidgen_tf_t2v.extract import extracted
+from vidgen_tf_t2v.extract import Extraction
 from vidgen_tf_t2v.maps import read_map
 from vidgen_tf_t2v.method import TFT2V
 
@@ -87,8 +87,10 @@ class TestMaps:
 CIRCLE = str(located("pkg://vidgen_moving_shapes/clips/red_circle_moves_right.mp4"))
 
 
-def made(name: str, frames: int, path: str = CIRCLE, estimator: str | None = None) -> Tensor:
-    return extracted(name, path, path, frames, estimator)
+def made(
+    name: str, frames: int, path: str = CIRCLE, estimator: str | None = None, network: str | None = None
+) -> Tensor:
+    return Extraction(estimator, network).maps(name, path, path, frames)
 
 
 class TestExtraction:
@@ -108,6 +110,29 @@ class TestExtraction:
         columns = [float((frame.sum(0) * torch.arange(64)).sum() / frame.sum()) for frame in strokes]
         assert columns == sorted(columns)
         assert torch.equal(made("single_sketch", 4)[0], strokes[:1].expand(4, -1, -1))
+
+    def test_a_network_of_the_user_draws_instead(self, tmp_path) -> None:
+        class Lines(torch.nn.Module):
+            """Shows the brightness of red, as several maps of which the last counts."""
+
+            def __init__(self, channels: int) -> None:
+                super().__init__()
+                self.channels = channels
+
+            def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+                red = pictures[:, : self.channels] * 0.229 + 0.485
+                return red * 0, red
+
+        for channels in (1, 2):
+            torch.jit.script(Lines(channels)).save(tmp_path / f"{channels}.pt")
+        network = str(tmp_path / "1.pt")
+        red = made("local_image", 1)[0]
+        torch.testing.assert_close(made("sketch", 2, network=network)[0, 0], red[0])
+        torch.testing.assert_close(made("single_sketch", 2, network=network)[0, 1], red[0])
+        assert torch.equal(made("canny", 1, network=network), made("canny", 1))
+        for file, message in ((tmp_path / "2.pt", "It must make"), (CIRCLE, "is no TorchScript file")):
+            with pytest.raises(BadRequest, match=f"tf_t2v.sketch_network=.*{message}"):
+                made("sketch", 1, network=str(file))
 
     def test_what_is_dark_all_over_has_no_strokes(self) -> None:
         assert not extract.sketch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).any()
@@ -165,7 +190,7 @@ class TestConditions:
         ):
             found = footage(conditions, wanted)
             assert found is not None and found[1] == seen
-        read = read_conditions(both, request())
+        read = read_conditions(both, request(), Extraction())
         assert torch.equal(read["sketch"], made("sketch", 4)) and torch.equal(read["motion"], made("motion", 4))
 
     def test_a_video_that_says_where_things_are_says_not_what_they_look_like(self, picture) -> None:
@@ -214,7 +239,7 @@ class TestConditions:
             ({"depth": str(tmp_path / "text.mp4")}, "text.mp4' cannot be read as video"),
         ):
             with pytest.raises(BadRequest, match=message):
-                read_conditions(conditions, request())
+                read_conditions(conditions, request(), Extraction())
 
     def test_a_training_takes_its_maps_from_its_data(self, tmp_path, capsys) -> None:
         data = ["data=folder", f"data.path={Path(CIRCLE).parent}", "data.caption=a", "data.frames=2", "data.size=32"]

@@ -50,6 +50,7 @@ class Clips(ItemSource):
     Attributes:
         items: What stands for each file.
         captioned: Whether items are shown with their captions, and those without are broken.
+        uncaptioned: What such an item's message says can be done.
         maps: Of images, which samples then bring as extra tensors; those without are broken.
 
     Raises:
@@ -74,7 +75,7 @@ class Clips(ItemSource):
         self.kind, self.frames, self.stride, self.fps = kind, 1 if kind == "images" else frames, stride, fps
         self.start, self.short, self.size, self.crop = start, short, size_of(size), crop
         self.items: Sequence[Any] = ()
-        self.captioned = True
+        self.captioned, self.uncaptioned = True, "data.caption=... is one for all"
         self.maps: ImageMaps | None = None
         self._validation: Any = None
 

@@ -80,7 +80,7 @@ class Folder(Clips):
         if beside.is_file():
             return text_of(beside).strip()
         if self.default is None:
-            raise Broken(f"it has no caption: no '{beside.name}' beside it, none in a table, and no data.caption=...")
+            raise Broken(f"it has no caption: no '{beside.name}' beside it and none in a table ({self.uncaptioned})")
         return self.default
 
     def identity(self, item: int) -> tuple[Any, ...]:

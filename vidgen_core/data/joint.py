@@ -37,6 +37,12 @@ NEEDED = {
 }
 """Kind -> the key of the data that it shows."""
 
+UNCAPTIONED = {
+    "images": "data.shares.text_to_image=0 trains on images without",
+    "labelled_videos": "data.videos=... takes videos without",
+}
+"""Key of captioned data -> what to do where there are no captions."""
+
 SHARES = {"text_to_image": 0.5, "image_to_image": 0.5, "image_to_video": 1.0, "text_image_to_video": 1.0}
 """Kind -> how often steps show it, relative to the others: images as often as videos without text."""
 
@@ -122,6 +128,7 @@ def from_files(
     for key, path in given.items():
         if path:
             opened[key] = _opened(key, path, held_out[key], **how, shuffle=shuffle)
+            opened[key].uncaptioned = UNCAPTIONED.get(key, "")
         elif held_out[key]:
             raise BadRequest(f"data.validation_{key}={held_out[key]} is given, but no data.{key}. Give both.")
     if image_maps:
@@ -154,4 +161,4 @@ def _opened(key: str, path: str, validation: str | None, **how: Any) -> Clips:
         return (Shards if packed else Folder)(path=path, validation=validation, kind=kind, **how)
     except BadRequest as error:  # these sources call their keys otherwise
         said = str(error).replace("data.path", f"data.{key}").replace("data.validation", f"data.validation_{key}")
-        raise BadRequest(said) from error
+        raise BadRequest(said.replace("; data.kind is videos or images", "")) from error

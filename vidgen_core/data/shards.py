@@ -98,7 +98,7 @@ class Shards(Clips):
             if found is not None:
                 return found
         if self.default is None:
-            raise Broken("it has no caption: no txt part, no json part that holds one, and no data.caption=...")
+            raise Broken(f"it has no caption: no txt part and no json part that holds one ({self.uncaptioned})")
         return self.default
 
     def identity(self, item: int) -> tuple[Any, ...]:
