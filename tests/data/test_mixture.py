@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-import torch
-from torch import Tensor
 
 from vidgen_core.data.epochs import NothingReadable
 from vidgen_core.data.mixture import BLOCK, Mixture, Part
 from vidgen_core.data.sample import Batch, Draw, Sample, draw_of
 from vidgen_core.errors import BadRequest, VidgenError
-from vidgen_core.training.validation import validate
 
 
 class Numbers:
@@ -96,25 +91,6 @@ def test_several_samples_may_stand_for_one() -> None:
     assert {step[0][0]: len(step) for step in shown} == {"images": 6, "videos": 2}
     numbers = [number for step in shown for _, _, number in step]
     assert len(set(numbers)) == len(numbers)
-
-
-def test_what_is_validated_at_a_time_is_of_one_part_in_all_processes() -> None:
-    source, seen = mixture(images=1, videos=2), []
-    for rank in range(2):
-        accelerator = SimpleNamespace(
-            device="cpu", process_index=rank, num_processes=2, autocast=nullcontext, reduce=lambda sums, how: sums
-        )
-        parts: list[str] = []
-
-        def learner(batch: Batch, parts: list[str] = parts) -> dict[str, Tensor]:
-            parts.append(batch.part)
-            return {"loss": torch.ones(())}
-
-        options = {"validation_timesteps": 500, "validation_samples": 12}
-        found = validate(learner, source, options, 0, accelerator, SimpleNamespace(skip=lambda items: None))  # type: ignore[arg-type]
-        assert found["validation"] == 0.5  # of two processes, one of which is here
-        seen.append(parts)
-    assert seen[0] == seen[1] and set(seen[0]) == {"images", "videos"}
 
 
 def test_a_part_that_cannot_be_read_is_named() -> None:

@@ -48,15 +48,13 @@ def validate(
 ) -> Any:
     """Mean of the losses' sum at each of ``trainer.validation_timesteps``: name -> number; ``validation``: their mean.
 
-    The samples are shared among the processes; those that are read at a time are of one part of a mixture.
+    The samples are shared among the processes.
     """
     wanted = options["validation_timesteps"]
     timesteps = wanted if isinstance(wanted, list) else [wanted]
     sums = torch.zeros(len(timesteps), dtype=torch.float64, device=accelerator.device)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    for number in range(rank, options["validation_samples"], processes):
-        # FSDP gathers layers over time in all processes or in none, so images and videos must not run side by side.
-        batch = source.draw(Draw((number,), number // processes, 0, rank, 1.0, seed + SEED, processes))
+    for number in range(accelerator.process_index, options["validation_samples"], accelerator.num_processes):
+        batch = source.draw(Draw((number,), number, 0, 0, 1.0, seed + SEED))
         log.skip(batch.skipped)
         for place, timestep in enumerate(timesteps):
             batch.timestep = timestep
