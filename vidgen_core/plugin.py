@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -133,7 +135,8 @@ def _check_alone(entry: EntryPoint, entries: Mapping[EntryPoint, tuple[str, str]
 def _card(entry: EntryPoint, taken: Collection[str]) -> Plugin:
     """The card of an entry point whose plugin can be used; any exception is the reason why it cannot."""
     check_name(entry.name, taken)
-    plugin = getattr(entry.load(), "plugin", None)
+    with redirect_stdout(sys.stderr):  # what it prints on import is no part of what a command answers
+        plugin = getattr(entry.load(), "plugin", None)
     if not isinstance(plugin, Plugin):
         raise Unusable(f"module '{entry.value}' has no `plugin = vidgen_core.Plugin(...)`")
     check_card(entry.name, plugin, taken)

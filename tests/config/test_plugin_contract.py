@@ -185,6 +185,13 @@ def with_cards(**needs: tuple[str, ...]) -> dict[str, Found]:
     return {name: Found(name, name, "1", Plugin(name, "a test", name, needs=needed)) for name, needed in needs.items()}
 
 
+def test_what_a_plugin_prints_when_it_is_found_is_no_answer_of_a_command(install_plugin, capsys) -> None:
+    install_plugin("loud", f"print('hello')\n{CARD.format(more=', is_method=False')}")
+    assert cli.main(["list"]) == 0
+    out, err = capsys.readouterr()
+    assert "hello" not in out and "loud" in out and "hello" in err
+
+
 def test_plugins_that_need_each_other_are_broken_with_those_that_need_them() -> None:
     found = with_needs(with_cards(a=("b",), b=("c",), c=("a",), d=("a",), e=("f",), f=()))
     errors = {name: entry.error for name, entry in found.items()}
