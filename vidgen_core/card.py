@@ -28,6 +28,7 @@ class Plugin:
     paper: str = ""
     families: tuple[str, ...] = ("unet3d",)  # model families that a method runs on (model.family)
     reads: tuple[str, ...] = ()  # which of READS the method uses; one that no chosen method reads is refused
+    shown_by: tuple[str, ...] = ()  # keys of which one, given, says what a video shows where there is no prompt
     composes_with: str = ""  # one sentence for `vidgen show`
     remembers: str = ""  # what of a video the method remembers, where that lives and for how long
     converter: str = ""  # "module.function" that knows a published layout, for `vidgen convert`: see convert.py

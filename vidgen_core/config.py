@@ -253,6 +253,14 @@ def _check_reads(config: Mapping[str, Any], found: Mapping[str, Found]) -> None:
             raise BadRequest(f"{key}= is given, but no chosen method reads it. Leave it out.{mend}")
 
 
+def _is_shown_otherwise(config: Mapping[str, Any], found: Mapping[str, Found]) -> bool:
+    """Whether a key that a chosen method reads in the place of a prompt is given."""
+    cards = [card for name in config["method"] if (card := found[name].plugin) is not None]
+    values = flatten({**config, **config["methods"]})
+    keys = [key for card in cards for key in card.shown_by]
+    return any(values.get(key) for key in keys)
+
+
 def _take_method_options(tree: Any, methods: Sequence[str]) -> None:
     """Options of the chosen methods that suit the model; a tuned run's and the user's are set later."""
     options = tree["model"].get("method_options") or {}
@@ -341,7 +349,9 @@ def _complete(
     examples = model.get("method_prompts") or {}
     example = next((examples[name] for name in reversed(config["method"]) if name in examples), None)
     example = example or model.get("example_prompt")
-    if config["prompt"] is None and config["prompts_file"] is None and example:
+    promptless = config["prompt"] is None and config["prompts_file"] is None
+    textless = promptless and _is_shown_otherwise(config, found)
+    if promptless and not textless and example:
         config["prompt"] = example
         notes.append(
             f"No prompt was given; this is the example of model={config['choices']['model']}: {config['prompt']}"
@@ -355,6 +365,8 @@ def _complete(
             VideoRequest(tuple(v["prompts"]), tuple(v["negative_prompts"]), v["index"], v["name"])
             for v in config["videos"]
         )
+    elif textless:
+        videos = read_videos({**config, "prompt": ""})
     else:
         videos = read_videos(config)
     written = ("prompts", "negative_prompts", "index", "name")
@@ -369,6 +381,7 @@ def _complete(
         image=config["image"],
         video=config["video"],
         given=frozenset(config["given"]),
+        textless=textless,
         **numbers,
     )
     if videos:

@@ -58,6 +58,7 @@ class Request:
     image: str | None = None
     video: str | None = None
     given: frozenset[str] = field(default_factory=frozenset)  # request keys that the user wrote
+    textless: bool = False  # no prompt was given, since a key of a method's card, `shown_by`, says what is shown
 
     def replace(self, **changes: Any) -> Request:
         """A copy with some fields changed."""
@@ -68,7 +69,7 @@ class Request:
         if not self.videos:
             raise BadRequest("No prompt was given. Write prompt='...' (or prompts_file=...).")
         for video in self.videos:
-            if not video.prompts or any(not p.strip() for p in video.prompts):
+            if not video.prompts or (not self.textless and any(not p.strip() for p in video.prompts)):
                 raise BadRequest("The prompt is empty. Write what the video should show: prompt='a red circle ...'.")
             if len(video.negative_prompts) not in (1, len(video.prompts)):
                 raise BadRequest(

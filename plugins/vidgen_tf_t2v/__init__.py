@@ -10,6 +10,7 @@ plugin = Plugin(
     families=("unet3d",),
     converter="vidgen_tf_t2v.conversion.converted",
     reads=("image", "video", "tuned", "weights"),
+    shown_by=("image", "video", "tf_t2v.conditions"),
     needs=("streaming",),  # whose refinement its own is made of
     composes_with="It puts tokens of an image beside whatever text a frame reads, so it goes with methods that decide "
     "the text of every absolute frame or how frames are cut into windows.",

@@ -282,7 +282,8 @@ class TFT2V:
         """``text`` with the image slot beside it, in both branches, and the frames' histograms where there are some."""
         text = condition["text"]
         guided, unguided = self.image_slots(run)
-        shown = guided_text(text, self.text) if run.batch is None else self.trained_text(text, run.batch)
+        fill = self.no_text if run.request.textless else self.text
+        shown = guided_text(text, fill) if run.batch is None else self.trained_text(text, run.batch)
         cond = with_image(shown, guided, self.name)
         uncond = with_image(text.uncond, unguided, self.name)
         histogram = self.maps_of(run, window).get(HISTOGRAM)

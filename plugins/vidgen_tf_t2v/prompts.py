@@ -17,6 +17,8 @@ NEGATIVE = (
 def as_published(request: Request) -> Request:
     """The request with every prompt completed, and the release's negative prompt where none was written.
 
+    What has no text stays without.
+
     Scenes that were laid on frames already are completed in their places. The captions of a training stay, beside the
     negative prompt, which is what a sample without text reads.
     """
@@ -27,8 +29,8 @@ def _completed(video: VideoRequest) -> VideoRequest:
     suffix = "" if video.spans else SUFFIX  # frames that are known beforehand are those of a training
     negatives = tuple(negative or NEGATIVE for negative in video.negative_prompts)
     scenes = tuple(
-        dataclasses.replace(s, prompt=s.prompt + suffix, negative_prompt=s.negative_prompt or NEGATIVE)
+        dataclasses.replace(s, prompt=s.prompt and s.prompt + suffix, negative_prompt=s.negative_prompt or NEGATIVE)
         for s in video.scenes
     )
-    prompts = tuple(prompt + suffix for prompt in video.prompts)
+    prompts = tuple(prompt and prompt + suffix for prompt in video.prompts)
     return dataclasses.replace(video, prompts=prompts, negative_prompts=negatives, scenes=scenes)

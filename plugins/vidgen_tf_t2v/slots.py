@@ -18,7 +18,7 @@ TEXTS = ("prompt", "negative", "zero_tokens")
 """What the guided text slot holds: the frame's own text, that of the unguided branch, or zeros."""
 
 NO_TEXTS = ("negative", "zero_tokens")
-"""The same where a sample of a training has no text."""
+"""The same where no prompt was given, or a sample of a training has no text."""
 
 IMAGES = ("omit", "zero_embedding", "zero_tokens")
 """What an image slot without an image holds: no tokens, those of an embedding of zeros, or tokens of zeros."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tf_t2v_runs import CLIP, SETTINGS, TINY, T, latents, predicted, run_of, whole
 from torch import Tensor
 from vgen_weights import KNOWN, checkpoint
@@ -17,6 +18,7 @@ from vidgen_tf_t2v.branches import LAST_MIDDLE, over_time
 from vidgen_tf_t2v.ddim import DIFFUSIONS
 from vidgen_tf_t2v.method import TFT2V
 from vidgen_tf_t2v.model import load
+from vidgen_tf_t2v.prompts import as_published
 
 from vidgen_core.attention import attentions
 from vidgen_core.cli import main
@@ -77,6 +79,29 @@ class TestCheckpoint:
         assert main([*asked, f"output.dir={tmp_path / 'out'}"]) == 0
         assert len(read_video(tmp_path / "out/video.mp4")) == 4
         assert compose(asked).config["methods"]["tf_t2v"]["published_prompt"] is True
+
+    def test_an_image_alone_says_what_its_video_shows_beside_the_negative_prompt(self, file, picture, tmp_path) -> None:
+        def made(folder: str, *asked: str) -> Tensor:
+            common = ["method=tf_t2v", "model=tf_t2v", f"weights={file}", f"model.parts={file.parent / 'parts'}"]
+            common += [*TINY[1:], f"model.image_encoder={CLIP}", "output.latents=true"]
+            assert main([*common, *asked, f"output.dir={tmp_path / folder}"]) == 0
+            return load_file(tmp_path / folder / "latents.safetensors")["latents"]
+
+        alone = made("alone", f"image={picture}")
+        assert torch.equal(alone, made("told", f"image={picture}", "prompt=a dog", "tf_t2v.text=negative"))
+        assert not torch.equal(alone, made("zeros", f"image={picture}", "tf_t2v.no_text=zero_tokens"))
+        assert main(["replay", str(tmp_path / "alone/run.yaml"), f"output.dir={tmp_path / 'again'}"]) == 0
+        assert torch.equal(alone, load_file(tmp_path / "again/latents.safetensors")["latents"])
+
+    @pytest.mark.parametrize("told", ["image=ref.png", "video=a.mp4", "tf_t2v.conditions={depth: a.npy}"])
+    def test_what_says_what_a_video_shows_needs_no_prompt_nor_the_example_of_a_model(self, told) -> None:
+        asked = compose(["method=tf_t2v", "model=tiny", told])
+        assert asked.request.textless and [video.prompts for video in asked.request.videos] == [("",)]
+        assert as_published(asked.request).videos[0].prompts == ("",)
+        assert not compose(["method=tf_t2v", "model=tiny", told, "prompt=a"]).request.textless
+        assert not compose(["method=tf_t2v", "model=tf_t2v"]).request.videos
+        with pytest.raises(BadRequest, match="The prompt is empty"):
+            compose(["method=tf_t2v", "model=tiny", told, "prompt="])
 
     def test_it_is_named_by_weights_or_as_the_path_of_the_model_beside_weights(self) -> None:
         asked = ["method=tf_t2v", "model=tf_t2v", "prompt=a"]
