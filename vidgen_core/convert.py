@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ from vidgen_core.plugin import discover
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+"""Where a folder of diffusers has its scheduler."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Converted:
 def convert(file: Path, folder: Path) -> list[str]:
     """Convert a checkpoint and return what the user is told of it; the last lines name the files.
 
+    The scheduler that a file says it was trained with goes along, in the place of the one that its layout stands for.
     Tensors are mapped from the file and written as they are: memory holds no copy of them.
 
     Args:
@@ -53,17 +57,19 @@ def convert(file: Path, folder: Path) -> list[str]:
             holds something.
         VidgenError: a converter lost tensors, or the disk refused. In both cases nothing is left behind.
     """
-    from vidgen_core.models.tuned import read_tensors
+    from vidgen_core.models.tuned import read_tensors, scheduler_of
     from vidgen_core.training.disk import put_whole
 
     _check_places(file, folder)
     tensors, _ = read_tensors(file)
     plugin, made = _converted(tensors, file)
-    left_out = _accounted(plugin, tensors, made)
+    left_out, scheduler = _accounted(plugin, tensors, made), scheduler_of(file)
+    if scheduler is not None and SCHEDULER_FILE in made.configs:
+        made = replace(made, configs={**made.configs, SCHEDULER_FILE: scheduler})
     folder.parent.mkdir(parents=True, exist_ok=True)
     put_whole(
         folder.resolve(),
-        lambda fresh: _write(made, fresh),
+        lambda fresh: _write(made, fresh, scheduler),
         "Nothing was written",
         "free some space there, or give another output.dir",
     )
@@ -121,12 +127,15 @@ def _accounted(plugin: str, tensors: Mapping[str, Tensor], made: Converted) -> d
     return {beginning: len(names) for beginning, names in left_out.items()}
 
 
-def _write(made: Converted, folder: Path) -> None:
+def _write(made: Converted, folder: Path, scheduler: Mapping[str, Any] | None) -> None:
     from safetensors.torch import save_file
 
+    from vidgen_core.models.tuned import SCHEDULER
+
+    metadata = {"format": "pt"} | ({} if scheduler is None else {SCHEDULER: json.dumps(scheduler)})
     for path, tensors in made.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        save_file(_apart(tensors), folder / path, {"format": "pt"})
+        save_file(_apart(tensors), folder / path, metadata)
     for path, config in made.configs.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ import torch
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import loading, unet3d
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.models.tuned import read_tensors
+from vidgen_core.models.tuned import read_tensors, scheduler_of
 from vidgen_tf_t2v.conversion import METHOD, UNET
 from vidgen_tf_t2v.ddim import DIFFUSIONS
 from vidgen_tf_t2v.published import read_unet, reads_conditions
@@ -33,8 +33,8 @@ def load(
         parts: A diffusers folder or hub id whose VAE, text encoder and tokenizer are taken.
         variant: Which files of those to prefer, such as ``fp16``.
         trained_frames: Frames the model was trained for.
-        diffusion: One of ``DIFFUSIONS``, which the file does not tell; None takes that of the published checkpoints:
-            TF-T2V's for one that reads spatial conditions, else ModelScope's.
+        diffusion: One of ``DIFFUSIONS``; None takes what the file tells, as those do that were trained here, else that
+            of the published checkpoints: TF-T2V's for one that reads spatial conditions, or ModelScope's.
         head_width: Features of an attention head, which the file does not tell either; None is as published.
 
     Raises:
@@ -58,10 +58,11 @@ def load(
             f"there: tf_t2v.refine={path}. Rename the file if it is none."
         )
     tensors, _ = read_tensors(file)
-    diffusion = diffusion or ("v_zero_snr" if reads_conditions(tensors) else "eps")
+    published = "v_zero_snr" if reads_conditions(tensors) else "eps"
+    trained = None if diffusion else scheduler_of(file)
     unet = read_unet(tensors, str(file), dtype, head_width)
     backbone = unet3d.load(parts, dtype=dtype, variant=variant, trained_frames=trained_frames, denoiser=unet)
-    backbone.scheduler_config = dict(DIFFUSIONS[diffusion])
+    backbone.scheduler_config = dict(trained or DIFFUSIONS[diffusion or published])
     others = {name: digest for name, digest in backbone.weights.items() if not name.startswith("unet/")}
     backbone.weights = {f"unet/{file.name}": loading.file_hash(file), **others}
     return backbone

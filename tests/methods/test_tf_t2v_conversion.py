@@ -19,6 +19,7 @@ from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.loading import located
 from vidgen_core.run import generate
 
 CLIP = "pkg://vidgen_moving_shapes/weights/clip"
@@ -82,6 +83,33 @@ def test_channels_that_no_condition_was_trained_for_are_zeros(backbone, tmp_path
     assert first.shape[1] == 12
     assert torch.equal(first[:, :4], backbone.denoiser.conv_in.weight)
     assert not first[:, 4:].any()
+
+
+def test_what_was_trained_makes_the_same_video_in_the_published_layout_and_back_again(backbone, tmp_path) -> None:
+    """The tiny model is trained to tell noise, where the published ones tell velocity."""
+    start = tmp_path / "start"
+    backbone.save(start, torch.float32)
+    clips = located("pkg://vidgen_moving_shapes/clips/red_circle_moves_right.mp4").parent
+    data = ["data=folder", f"data.path={clips}", "data.caption=a circle", "data.frames=2", "data.size=32"]
+    common = ["method=tf_t2v", "model=modelscope", f"model.path={start}", f"tf_t2v.encoder={CLIP}"]
+    training = [*common, *data, "trainer.max_steps=1", "trainer.workers=0", f"output.dir={tmp_path / 'trained'}"]
+    assert main(["train", *training]) == 0
+    file = tmp_path / "trained/methods/tf_t2v.safetensors"
+    assert main(["convert", f"weights={file}", f"output.dir={tmp_path / 'published'}"]) == 0
+    there = tmp_path / "published" / PUBLISHED
+    assert main(["convert", f"weights={there}", f"output.dir={tmp_path / 'back'}"]) == 0
+
+    def made(name: str, *asked: str) -> Tensor:
+        sizes = ["prompt=a", "num_inference_steps=2", "height=32", "width=32", "num_frames=2", "guidance_scale=2"]
+        composed = compose([*asked, *sizes, "output.latents=true", f"output.dir={tmp_path / name}"])
+        composed.config["methods"]["tf_t2v"]["published_prompt"] = False
+        generate(composed)
+        return load_file(tmp_path / name / "latents.safetensors")["latents"]
+
+    before = made("before", *common, f"tuned={tmp_path / 'trained'}")
+    model = ["method=tf_t2v", "model=tf_t2v", f"model.parts={start}", f"tf_t2v.encoder={CLIP}"]
+    for name, path in (("there", there), ("again", tmp_path / "back")):
+        assert torch.allclose(made(name, *model, f"model.path={path}"), before, atol=1e-5)
 
 
 def test_a_part_of_the_network_is_refused(backbone) -> None:

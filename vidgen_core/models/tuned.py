@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BASE = "base"
 """Key of the file's metadata: which model the tensors belong to."""
 
+SCHEDULER = "scheduler"
+"""Key of the file's metadata: the scheduler's configuration, as JSON, that the tensors were trained with."""
+
 
 def base_of(backbone: Backbone) -> str:
     """A short name of the denoiser's loaded weights, the same wherever they lie; empty where none were loaded."""
@@ -90,6 +93,23 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadRequest(f"'{file}' holds no weights: a dictionary of names and tensors was expected.")
     return dict(found), ""
+
+
+def scheduler_of(file: Path) -> dict[str, Any] | None:
+    """The scheduler's configuration that a file says its tensors were trained with; None where it says none.
+
+    Raises BadRequest for one that is damaged.
+    """
+    if file.suffix != ".safetensors":
+        return None
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            said = json.loads((opened.metadata() or {}).get(SCHEDULER) or "null")
+    except Exception as error:  # SafetensorError, OSError, ValueError: all are files
+        raise BadRequest(f"'{file}' cannot be read ({type(error).__name__}: {error}). It is damaged.") from error
+    return said if isinstance(said, dict) else None
 
 
 def is_of_another(base: str, backbone: Backbone) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vidgen_core.models.tuned import BASE, base_of
+from vidgen_core.models.tuned import BASE, SCHEDULER, base_of
 from vidgen_core.moments import CORE, OBJECTIVE
 from vidgen_core.placement import DTYPES
 from vidgen_core.training.disk import put_whole
@@ -26,7 +27,7 @@ def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[P
     """Write ``model/`` where the model itself was trained and ``methods/<name>.safetensors`` where methods learnt.
 
     A method's file holds only what it changed: its own modules, and the tensors of the model that it trained, with the
-    hash of the model they belong to. Each is written beside its place and put there whole.
+    hash of the model they belong to and its scheduler. Each is written beside its place and put there whole.
     """
     backbone, written = run.backbone, []
     learnt = {name: _learnt_by(name, backbone, learner) for name in run.moments.methods if name != OBJECTIVE}
@@ -51,6 +52,7 @@ def _learnt_by(method: str, backbone: Backbone, learner: Learner) -> dict[str, T
 
 def _save_methods(learnt: Mapping[str, Mapping[str, Tensor]], backbone: Backbone, folder: Path, dtype: str) -> None:
     folder.mkdir()
+    metadata = {BASE: base_of(backbone), SCHEDULER: json.dumps(dict(backbone.scheduler_config))}
     for name, tensors in learnt.items():
         state = {key: value.detach().to("cpu", DTYPES[dtype]).contiguous() for key, value in tensors.items()}
-        save_file(state, folder / f"{name}.safetensors", {BASE: base_of(backbone)})
+        save_file(state, folder / f"{name}.safetensors", metadata)
