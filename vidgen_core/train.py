@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -95,18 +96,20 @@ def train(composed: Composed) -> list[Path]:
 
         draws = (draw for step in range(start, steps) for draw in draws_of(step, steps, config, accelerator))
         batches = read_ahead(source, draws, options["workers"])
-        bad = 0
+        in_a_row = Counter[str]()  # steps whose gradients were no numbers, by the part of the data that they showed
         learner.train()
         interrupts = stack.enter_context(Interrupts())
         for step in range(start, steps):
             rate = schedule.get_last_lr()[0]
-            numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log)
+            part, numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log)
             schedule.step()
-            bad = 0 if math.isfinite(numbers["grad_norm"]) else bad + 1
+            # Parts take turns: a step of images between those of videos says nothing of the videos.
+            bad = in_a_row[part] = 0 if math.isfinite(numbers["grad_norm"]) else in_a_row[part] + 1
             if bad > options["nonfinite_limit"]:
+                shown = f" of {part}" if part else ""
                 raise VidgenError(
-                    f"The gradients were NaN or infinite in {bad} steps in a row, the last of them step {step + 1} "
-                    f"with {log.left_out}; none changed the weights. The last checkpoint is in "
+                    f"The gradients were NaN or infinite in {bad} steps{shown} in a row, the last of them step "
+                    f"{step + 1} with {log.left_out}; none changed the weights. The last checkpoint is in "
                     f"'{checkpoints.folder}'. Lower trainer.learning_rate or use trainer.mixed_precision=bf16 or no."
                 )
             if averaged is not None and not bad:
@@ -143,11 +146,11 @@ def train(composed: Composed) -> list[Path]:
 
 def optimise(
     learner: Any, batches: Iterator[Batch], optimiser: Any, accelerator: Any, step: int, config: Any, log: TrainingLog
-) -> dict[str, float]:
+) -> tuple[str, dict[str, float]]:
     """One optimiser step over its micro-batches; a step whose gradients are no numbers leaves the weights as they are.
 
-    Returns the mean of every loss over micro-batches and processes, their sum ``loss`` (also by the part of the data,
-    ``loss <part>``), and ``grad_norm``.
+    Returns the part of the data that the step showed, and its numbers: the mean of every loss over micro-batches and
+    processes, their sum ``loss`` (also by the part, ``loss <part>``), and ``grad_norm``.
     """
     options = config["trainer"]
     micros = options["accumulation"]
@@ -176,7 +179,7 @@ def optimise(
     means = {name: float(accelerator.reduce(term, "mean")) for name, term in sums.items()}
     loss = sum(means.values())
     parts = {f"loss {batch.part}": loss} if batch.part else {}
-    return {"loss": loss, **parts, **means, "grad_norm": float(norm)}
+    return batch.part, {"loss": loss, **parts, **means, "grad_norm": float(norm)}
 
 
 def training_moments(composed: Composed) -> Moments:
