@@ -29,6 +29,14 @@ class Journal:
     def begin(self) -> None:
         """From here on the run counts as unfinished until ``finish``, whatever it leaves behind."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        entries = self.entries()
+        if entries:
+            # A full disk or a kill may have left half a line, after which nothing could be read.
+            part = self._lines.with_suffix(".part")
+            part.write_text("".join(map(_line, entries)))
+            part.replace(self._lines)
+        else:
+            self._lines.unlink(missing_ok=True)
 
     def add(self, window: int, keep: slice, latents: Tensor, frames: int) -> None:
         """Note a finished window: latents (B, C, F, h, w), which of its frames are kept, frames delivered so far."""
@@ -38,14 +46,13 @@ class Journal:
         self._file(window).write_bytes(save({"latents": latents.cpu().contiguous()}))
         # The line comes after the tensors: a window that stands in the list is whole.
         entry = {"window": window, "keep": [keep.start, keep.stop], "frames": frames}
-        with (self.folder / "windows.jsonl").open("a") as lines:
-            lines.write(json.dumps(entry) + "\n")
+        with self._lines.open("a") as lines:
+            lines.write(_line(entry))
 
     def entries(self) -> list[dict[str, Any]]:
         """The finished windows in order: ``window``, ``keep``, ``frames``. A half-written last line does not count."""
         found: list[dict[str, Any]] = []
-        lines = self.folder / "windows.jsonl"
-        for line in lines.read_text().splitlines() if lines.is_file() else ():
+        for line in self._lines.read_text().splitlines() if self._lines.is_file() else ():
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError:
@@ -66,11 +73,33 @@ class Journal:
         return torch.cat(parts, dim=2)
 
     def finish(self, last: bool) -> None:
-        """The batch has ended well: its latents go; after the ``last`` batch of the run nothing stays."""
-        shutil.rmtree(self.folder.parent if last else self.folder, ignore_errors=True)
+        """The batch has ended well: its latents go; after the ``last`` batch of the run nothing stays.
+
+        What says so comes before anything is deleted: a journal of which half is gone must never be gone on with.
+        """
         if not last:
-            self.begin()
             (self.folder / "finished").touch()
+            for file in self.folder.glob("window*"):
+                file.unlink(missing_ok=True)
+            return
+        remove(self.folder.parent)
+
+    @property
+    def _lines(self) -> Path:
+        return self.folder / "windows.jsonl"
 
     def _file(self, window: int) -> Path:
         return self.folder / f"window_{window:05d}.safetensors"
+
+
+def remove(folder: Path) -> None:
+    """Delete the folder of all journals; from the first moment it is not there under its name."""
+    leaving = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(leaving, ignore_errors=True)  # a run that was killed here left it
+    if folder.is_dir():
+        folder.replace(leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry) + "\n"

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vidgen_core import hookimpl, provenance
+from vidgen_core import hookimpl, journal, provenance
 from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.errors import BadRequest
 from vidgen_core.image_files import FrameFolder, Gif
 from vidgen_core.journal import Journal
 from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed
-from vidgen_core.video_writer import VideoWriter, explained, make_plain
+from vidgen_core.video_writer import VideoWriter, explained, make_plain, whole_frames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +82,8 @@ class Output:
                 self.folder, self._made = claim_folder(self.folder, self._config)
         self._journal = Journal(self.folder / "journal" / f"{run.request.videos[0].index:03d}")
         if self._resumed and self._journal.batch_finished:
+            if not self._journal.folder.parent.is_dir():
+                journal.remove(self._journal.folder.parent)  # what a run that was killed at its very end left of it
             made = [self._of(video) / name for video in run.request.videos for name in MADE]
             self.files += [path for path in made if path.exists()]
             return False
@@ -111,13 +112,14 @@ class Output:
             names += [Path(_name(**video)).name for video in before]
         except (BadRequest, KeyError, TypeError):
             pass  # no run, or a record that was written by hand
-        shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        # The record first: what is left of a run that is being cleared away must not be gone on with.
+        (self.folder / "run.yaml").unlink(missing_ok=True)
+        journal.remove(self.folder / "journal")
         for folder in {self.folder, *(self.folder / name for name in names)}:
             for path in (*(folder / name for name in MADE), *folder.glob(f"frames/{'[0-9]' * 5}.png")):
                 if path.is_file():
                     path.unlink()
-        for name in ("run.yaml", "preview.png"):
-            (self.folder / name).unlink(missing_ok=True)
+        (self.folder / "preview.png").unlink(missing_ok=True)
 
     def _write_record(self, run: Run) -> None:
         delivered = [len(window.keep) for group in run.groups for window in group.windows]
@@ -144,16 +146,8 @@ class Output:
 
     def _frames_on_disk(self, run: Run) -> int:
         """Frames of finished windows that every file of the batch holds whole."""
-        from vidgen_core.video import VideoReader
-
-        counts = []
-        for video in run.request.videos:
-            file = self._of(video) / "video.mp4"
-            try:
-                counts.append(len(VideoReader(file, "pyav")))
-            except BadRequest:
-                counts.append(0)
-        borders = [entry["frames"] for entry in self._journal.entries() if entry["frames"] <= min(counts)]
+        whole = min(whole_frames(self._of(video) / "video.mp4") for video in run.request.videos)
+        borders = [entry["frames"] for entry in self._journal.entries() if entry["frames"] <= whole]
         return max(borders, default=0)
 
     def finished(self) -> dict[int, Any]:
@@ -238,9 +232,9 @@ class Output:
             print(line, file=sys.stderr)
             return
         # Nothing was made: the same command, mended, must find the folder free.
-        if self._sinks:
+        if self._record:
             (self.folder / "run.yaml").unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "journal", ignore_errors=True)
+            journal.remove(self.folder / "journal")
         made = [self._of(video) for video in run.request.videos] + [self.folder] * self._made
         for folder in dict.fromkeys(made):
             if folder.is_dir() and not any(folder.iterdir()) and (folder != self.folder or self._made):

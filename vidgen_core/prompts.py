@@ -14,7 +14,7 @@ _FORMS = (
     "a .txt file (a scene per line), a .json file (a list of scenes, or name -> scenes) "
     "or a .jsonl file (a video per line)"
 )
-_RESERVED = ("run.yaml", "journal", "preview.png")
+_RESERVED = ("run.yaml", "journal", "journal.old", "preview.png")
 
 
 def scenes_of(text: str) -> str | list[str]:

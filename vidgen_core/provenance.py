@@ -32,8 +32,12 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write a record so that any prompt comes back as it was: plain data, no tags."""
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True, width=100)
     part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Writing H.264 as frames arrive: every frame is on disk once written, whatever ends the process afterwards.
+"""Writing H.264 as frames arrive: they are on disk as the video grows, whatever ends the process afterwards.
 
 While it grows, the file is a fragmented mp4 with a fragment for each frame and no reordering in the encoder, so memory
-does not grow with length and a killed run leaves a playable file. ``make_plain`` then gives a finished video the layout
+does not grow with length and a killed run leaves a playable file, of all frames but the last: the muxer writes a frame
+out when the next one tells how long it lasts. ``make_plain`` then gives a finished video the layout
 that every player and browser seeks in: one index, at the front.
 """
 
@@ -129,6 +130,22 @@ class VideoWriter:
 
     def _explained(self) -> Any:
         return explained(self.path)
+
+
+def whole_frames(path: Path) -> int:
+    """Frames of a file that may have been cut off anywhere; one whose bytes are not all there does not count."""
+    import av
+
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.is_corrupt:
+                    break
+                count += packet.size > 0
+    except (OSError, IndexError, av.FFmpegError):
+        pass  # not there, without a video yet, or cut in the middle of a fragment's header
+    return count
 
 
 def make_plain(path: Path) -> None:

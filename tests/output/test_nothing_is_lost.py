@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidgen_core import provenance
+from vidgen_core import journal, provenance
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.image_files import Gif
@@ -19,7 +21,7 @@ from vidgen_core.output import Output
 from vidgen_core.request import single_scene
 from vidgen_core.run import FrameBlock, Window
 from vidgen_core.video import VideoReader, read_video
-from vidgen_core.video_writer import VideoWriter, make_plain
+from vidgen_core.video_writer import VideoWriter, make_plain, whole_frames
 
 FRAMES = 6
 
@@ -142,6 +144,121 @@ def test_a_full_disk_closes_every_file_and_is_told_once(tmp_path, monkeypatch) -
     with pytest.raises(VidgenError, match="The disk is full"):
         write(tmp_path)
     assert len(read_video(tmp_path / "video.mp4")) == 1
+
+
+class Killed(BaseException):
+    """What ends a process in these tests; nothing that would tidy up afterwards is let run."""
+
+
+@pytest.mark.parametrize("gone", ["windows.jsonl", "window_00000.safetensors", "window_00002.safetensors"])
+def test_a_run_killed_while_its_journal_is_deleted_is_a_finished_one(tmp_path, monkeypatch, gone) -> None:
+    def half_way(folder, ignore_errors=False):
+        for file in folder.rglob(gone):
+            file.unlink()
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("shutil.rmtree", half_way)
+        write(tmp_path)
+    before = (tmp_path / "video.mp4").read_bytes()
+    assert [file.name for file in write(tmp_path, "resume=true").files] == ["video.mp4", "contact_sheet.png"]
+    assert (tmp_path / "video.mp4").read_bytes() == before
+    assert names_in(tmp_path) == {"video.mp4", "contact_sheet.png", "run.yaml"}
+
+
+def test_a_batch_killed_while_its_journal_is_deleted_is_a_finished_one(tmp_path, monkeypatch) -> None:
+    unlink = Path.unlink
+
+    def half_way(file, missing_ok=False):
+        unlink(file, missing_ok)
+        if file.suffix == ".safetensors":
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "unlink", half_way)
+        write(tmp_path, names=("one", "two"))
+    before = (tmp_path / "one/video.mp4").read_bytes()
+    write(tmp_path, "resume=true", names=("one", "two"))
+    assert (tmp_path / "one/video.mp4").read_bytes() == before
+    assert len(read_video(tmp_path / "two/video.mp4")) == FRAMES
+
+
+def test_a_fragment_that_is_not_whole_is_no_frame_to_keep(tmp_path) -> None:
+    path = tmp_path / "video.mp4"
+    writer = VideoWriter(path, 8)
+    writer.write(moving(5))
+    data = path.read_bytes()  # four frames and, in the muxer, a fifth
+    writer.close()
+    last = data.rindex(b"moof") - 4
+    for size in (
+        len(data),
+        len(data) - 1,
+        data.rindex(b"mdat") + 4,
+        data.rindex(b"mdat") + 40,
+        last + 20,
+        last,
+        100,
+        0,
+    ):
+        path.write_bytes(data[:size])
+        assert whole_frames(path) == (4 if size == len(data) else 3 if size >= last else 0), size
+    assert whole_frames(tmp_path / "no.mp4") == 0
+
+
+@pytest.mark.parametrize("left", ['{"window": 1, "ke', '{"window": 1, "keep": [0, 2], "frames": 4}'])
+def test_half_a_line_of_the_journal_hides_no_later_one(tmp_path, left) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, fail_at=3)
+    lines = tmp_path / "journal/000/windows.jsonl"
+    lines.write_text(lines.read_text() + left)  # without the end of the line
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, "resume=true", fail_at=5)
+    assert [json.loads(line)["window"] for line in lines.read_text().splitlines()] == [0, 1]
+
+
+@pytest.mark.parametrize("place", ["the tensors", "the list", "the record at the end"])
+def test_a_disk_that_is_full_for_the_journal_or_the_record_loses_nothing(tmp_path, monkeypatch, place) -> None:
+    whole_bytes, whole_line, whole_yaml = Path.write_bytes, journal._line, provenance.write_yaml
+    written = 0
+
+    def half(self, data):
+        whole_bytes(self, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def second(original, failed):
+        def call(*arguments):
+            nonlocal written
+            written += 1
+            return failed(*arguments) if written == 2 else original(*arguments)
+
+        return call
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(VidgenError, match=r"The disk is full: free some space.*resume"):
+        if place == "the tensors":
+            patch.setattr(Path, "write_bytes", second(whole_bytes, half))
+        elif place == "the list":
+            patch.setattr(journal, "_line", second(whole_line, no_space))
+        else:
+            patch.setattr(provenance, "write_yaml", second(whole_yaml, no_space))
+        write(tmp_path / "a")
+    assert len(read_video(tmp_path / "a/video.mp4")) == (FRAMES if place == "the record at the end" else 4)
+    write(tmp_path / "a", "resume=true")
+    write(tmp_path / "b")
+    assert np.abs(read_video(tmp_path / "a/video.mp4").astype(int) - read_video(tmp_path / "b/video.mp4")).max() <= 2
+    assert names_in(tmp_path / "a") == {"video.mp4", "contact_sheet.png", "run.yaml"}
+
+
+def test_a_disk_that_is_full_for_the_first_record_leaves_the_folder_free(tmp_path, monkeypatch) -> None:
+    def full(self, text, **_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(VidgenError, match="The disk is full"):
+        patch.setattr(Path, "write_text", full)
+        write(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_finished_video_has_one_index_at_its_front_and_its_record(tmp_path) -> None:

@@ -151,7 +151,7 @@ class Kills:
 generate(compose({[*STORY, f"output.dir={tmp_path / 'out'}"]!r}), {{"kills": Kills()}})
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
-    assert 2 <= len(read_video(tmp_path / "out/video.mp4")) <= 3
+    assert len(read_video(tmp_path / "out/video.mp4")) == 2
     run(tmp_path / "out", *STORY, "resume=true", "output.latents=true")
     assert len(read_video(tmp_path / "out/video.mp4")) == 9
     run(tmp_path / "whole", *STORY, "output.latents=true")
