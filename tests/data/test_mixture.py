@@ -19,11 +19,11 @@ class Numbers:
 
     cache = None
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
+    def __init__(self, error: Exception | None = None, count: int = 0) -> None:
+        self.error, self.count = error, count
 
     def __len__(self) -> int:
-        return 0
+        return self.count
 
     def held_out(self) -> None:
         return None
@@ -69,6 +69,15 @@ def test_a_step_is_the_same_however_it_is_cut() -> None:
     whole = seen(mixture(images=1, videos=1), 12, batch_size=4)
     assert seen(mixture(images=1, videos=1), 12, processes=2, batch_size=2) == whole
     assert seen(mixture(images=1, videos=1), 12, processes=2, batch_size=1, accumulation=2) == whole
+
+
+def test_an_epoch_shows_all_that_every_part_has_in_its_share_of_the_steps() -> None:
+    parts = {"images": Part(Numbers(count=30), 1, times=2), "videos": Part(Numbers(count=12), 3)}
+    assert len(Mixture(parts)) == 60  # 15 images of 2 are shown by every fourth step, 12 videos by 16 steps
+    shown = [sample for step in seen(Mixture(parts), 60) for sample in step]
+    counts = Counter(part for part, _, _ in shown)
+    assert counts["images"] == pytest.approx(30, abs=2) and counts["videos"] > 12
+    assert len(Mixture(parts | {"endless": Part(Numbers())})) == 0
 
 
 def test_all_processes_of_a_step_show_one_part_with_its_conditions() -> None:

@@ -33,6 +33,10 @@ from vidgen_core.training.denoising import request_of
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from trainings import curve, interrupt_after, last, same
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from little_data import write_image, write_video
+from tf_t2v_runs import picture_in
+
 CLIP = "pkg://vidgen_moving_shapes/weights/clip"
 SETTINGS = {"tuned": None, "weights": {}, "model": {"untrained": True, "image_encoder": CLIP}}
 KEPT = {"drop": 0.0, "drop_all": 0.0, "drop_to_negative": 0.0}
@@ -72,11 +76,11 @@ def composed(out: Path, *more: str) -> Composed:
 
 
 class Slots:
-    """What the network reads in both slots of every sample of a batch, (B, tokens, D)."""
+    """What the network reads in both slots of every sample of a batch, (B, tokens, D); ``image`` is the user's."""
 
-    def __init__(self, batch: Batch, **options: Any) -> None:
+    def __init__(self, batch: Batch, image: str | None = None, **options: Any) -> None:
         self.method = TFT2V(**{**KEPT, **options})
-        run = make_run(request(), {"tf_t2v": self.method}, SETTINGS)
+        run = make_run(request(image=image), {"tf_t2v": self.method}, SETTINGS)
         with opened(run, tiny.build()), torch.no_grad():
             run.batch = batch
             run.request = request_of(run, batch, [False] * len(batch))
@@ -93,6 +97,11 @@ class TestWhatASampleIsTold:
     def test_an_image_by_its_caption_has_no_image_tokens(self) -> None:
         slots = Slots(batch_of("text_to_image"))
         assert slots.image is None and torch.equal(slots.text, slots.captions)
+
+    def test_the_picture_of_what_a_training_draws_of_itself_tells_no_sample(self, tmp_path: Path) -> None:
+        assert Slots(batch_of("text_to_image"), picture_in(tmp_path)).image is None
+        own, others = (Slots(batch_of("image_to_video"), image).image for image in (None, picture_in(tmp_path)))
+        assert own is not None and others is not None and torch.equal(own, others)
 
     @pytest.mark.parametrize("kind", ["image_to_image", "image_to_video"])
     def test_what_is_told_by_an_image_reads_the_negative_prompt_beside_it(self, kind: str) -> None:
@@ -183,6 +192,16 @@ class TestTraining:
         for line, kind in zip(lines, shown, strict=True):
             assert ("coherence" in line) == kind.endswith("video")
             assert line["loss"] == line[f"loss {kind}"] > 0
+
+    def test_files_are_gone_through_as_often_as_epochs_say(self, tmp_path: Path) -> None:
+        for place in range(4):
+            write_image(tmp_path / f"images/{place}.png", grey=place).with_suffix(".txt").write_text("a grey picture")
+        write_video(tmp_path / "videos/0.mp4")
+        data = (f"data.images={tmp_path / 'images'}", f"data.videos={tmp_path / 'videos'}", "data.size=32")
+        named = ("method=tf_t2v", "model=tiny", "data.frames=2", "data.images_per_video=2", "trainer.workers=0")
+        run = compose([*named, *data, "trainer.log_every=1", f"output.dir={tmp_path / 'run'}"], entry="train")
+        loop.train(run)
+        assert [line["step"] for line in curve(tmp_path / "run")] == list(range(1, 9))  # 2 x 2 images in every fourth
 
     def test_an_image_changes_the_spatial_layers_alone(self, tmp_path: Path) -> None:
         moved = changed(tmp_path, "text_to_image")

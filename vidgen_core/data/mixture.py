@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,9 +48,10 @@ class Part:
 
 
 class Mixture:
-    """A source without an end over named parts; see the module for how they take turns.
+    """A source over named parts; see the module for how they take turns.
 
-    A part counts its own samples, so each of its epochs shows everything once, whatever the others' shares.
+    A part counts its own samples, so each of its epochs shows everything once, whatever the others' shares. An epoch of
+    the whole is as long as the part that needs longest to show everything once; the others begin anew meanwhile.
 
     Raises:
         BadRequest: no part has a share, or a share or ``times`` is no amount.
@@ -77,7 +79,11 @@ class Mixture:
             part.source.cache = cache
 
     def __len__(self) -> int:
-        return 0
+        """Samples of an epoch, of which a part takes its share and shows ``times`` for each; 0 where one has no end."""
+        if not all(len(part.source) for part in self.parts.values()):
+            return 0
+        total = sum(part.share for part in self.parts.values())
+        return max(ceil(len(part.source) * total / (part.share * part.times)) for part in self.parts.values())
 
     def held_out(self) -> Mixture | None:
         """The parts that have something held out, in the same shares; None where none has."""
