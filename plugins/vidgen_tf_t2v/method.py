@@ -299,8 +299,9 @@ class TFT2V:
         if image is None:
             return None, None
         batch, embedding = run.batch, self.embedding
-        if batch is not None and is_told(batch, "image"):
-            embedding = self.image_encoder(run, run.backbone).encode(middle_frames(batch))
+        if batch is not None:  # the user's picture is for what a training draws of itself
+            told = is_told(batch, "image")
+            embedding = self.image_encoder(run, run.backbone).encode(middle_frames(batch)) if told else None
         if embedding is None:
             empty = empty_image(image, self.no_image)
             return empty, empty
