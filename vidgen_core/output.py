@@ -19,7 +19,7 @@ from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.errors import BadRequest
 from vidgen_core.image_files import FrameFolder, Gif
 from vidgen_core.journal import Journal
-from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed
+from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed, placements_of
 from vidgen_core.video_writer import VideoWriter, explained, make_plain, whole_frames
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Output:
         self.files: list[Path] = []
         self.folder = choose_folder(config)
         self._resumed = is_resumed(self.folder, config)
+        self._placements = placements_of(self.folder, config) if self._resumed else {}
         self._sinks: list[list[Sink]] = []
         self._frames = 0  # delivered in this batch, kept ones included
         self._skip = 0  # frames that an earlier run already wrote
@@ -124,7 +125,8 @@ class Output:
     def _write_record(self, run: Run) -> None:
         delivered = [len(window.keep) for group in run.groups for window in group.windows]
         found = {**run.provenance, "window_frames": delivered, "notes": run.notes}
-        self._record = provenance.record(run.config, found)
+        # As it was asked for, not as an earlier run was placed: that is what the next resume is compared with.
+        self._record = provenance.record(self._config, found)
         provenance.write_yaml(self.folder / "run.yaml", self._record)
 
     def _sinks_of(self, video: VideoRequest, run: Run) -> list[Sink]:
@@ -149,6 +151,10 @@ class Output:
         whole = min(whole_frames(self._of(video) / "video.mp4") for video in run.request.videos)
         borders = [entry["frames"] for entry in self._journal.entries() if entry["frames"] <= whole]
         return max(borders, default=0)
+
+    def placements(self) -> dict[str, dict[str, Any]]:
+        """How the interrupted run of this batch was placed, for ``Run.place_as``; nothing for a batch that is new."""
+        return self._placements if self._resumed and self._journal.folder.is_dir() else {}
 
     def finished(self) -> dict[int, Any]:
         """Window index -> its latents, read when called, for the windows that an earlier run finished."""

@@ -59,6 +59,9 @@ class Run:
         self.provenance: dict[str, Any] = {}
         self.batch: Batch | None = None
         self.latent_cache: LatentCache | None = None
+        self.placements: dict[str, dict[str, Any]] = {}  # of this run and those inside it, by stage, as configuration
+        self._earlier: Mapping[str, Mapping[str, Any]] = {}
+        self._asked: Mapping[str, Any] = config["placement"]
         self._prior: Prior | None = instantiate(config["noise"]) if config.get("noise") else None
         self.notes: list[str] = []  # warnings for the user, shown once
         for note in moments.notes:
@@ -67,7 +70,16 @@ class Run:
     def place(self, backbone: Backbone, placement: Placement) -> None:
         """Take the loaded backbone and its placement into the run."""
         self.backbone, self.placement = backbone, placement
+        self.placements[self.stage] = placement.record()
         self.texts = conditioning.TextTable(backbone.encode_text)
+
+    def place_as(self, earlier: Mapping[str, Mapping[str, Any]]) -> None:
+        """Be placed as an interrupted run of the same request was: stage -> what was chosen there, as configuration.
+
+        What is chosen automatically depends on the memory that is free, and passes of another size round differently.
+        """
+        self._earlier = earlier
+        self.config = {**self.config, "placement": {**self._asked, **earlier.get(self.stage, {})}}
 
     def nested(self, stage: str, request: Request, methods: Mapping[str, object], config: Mapping[str, Any]) -> Run:
         """A run inside this one, with methods of its own; the same observers see its steps and hear its warnings.
@@ -79,7 +91,10 @@ class Run:
         outer = self.moments
         moments = Moments(methods, defaults=CORE_HOOKS, observers=outer.observers, trace=outer.trace)
         run = Run(request, {**self.config, **config}, moments, stage)
-        run.notes = self.notes
+        run.notes, run.placements = self.notes, self.placements
+        if self._earlier:
+            run._asked = self._asked
+            run.place_as(self._earlier)
         return run
 
     def warn(self, message: str) -> None:
@@ -346,10 +361,13 @@ def generate(composed: Composed, observers: Mapping[str, object] | None = None) 
         run = Run(request, composed.config, moments)
         if not output.open(run):
             continue
+        run.place_as(output.placements())
         try:
             with opened(run, backbone):
                 backbone = run.backbone
-                run.provenance |= {"weights": backbone.weights, "placement": run.placement.record()}
+                run.provenance |= {"weights": backbone.weights, "placement": run.placements.pop(run.stage)}
+                if run.placements:
+                    run.provenance["placements"] = run.placements  # of the runs inside it, by stage
                 output.begin(run)
                 for _ in frames(run, output.finished(), output.window_done):
                     pass

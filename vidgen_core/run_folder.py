@@ -93,6 +93,17 @@ def is_resumed(folder: Path, config: Mapping[str, Any]) -> bool:
     return False
 
 
+def placements_of(folder: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Stage -> how the run in the folder was placed there, but for the keys that are asked for otherwise now."""
+    record = provenance.read_provenance(folder / "run.yaml")
+    before, now = record["config"]["placement"], config["placement"]
+    chosen = {"base": record.get("placement") or {}, **(record.get("placements") or {})}
+    return {
+        stage: {key: value for key, value in placement.items() if before.get(key) == now.get(key)}
+        for stage, placement in chosen.items()
+    }
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The keys, sorted, in which a recorded configuration differs from another so that it makes another video."""
     return sorted(key for key in _changed(before, json.loads(json.dumps(now))) if not _free(key))
