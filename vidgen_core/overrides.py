@@ -15,7 +15,15 @@ MEDIA = ("images", "videos", "labelled_videos")
 PROMPTS = ("prompt", "negative_prompt")
 PATHS = (
     *("prompts_file", "image", "video", "tuned", "output.dir", "output.root", "model.path"),
-    *("data.path", "data.validation", "data.root", "data.max_frames", "data.metadata", "trainer.cache_dir"),
+    *(
+        "data.path",
+        "data.validation",
+        "data.root",
+        "data.max_frames",
+        "data.metadata",
+        "data.shard_cache",
+        "trainer.cache_dir",
+    ),
 )
 PLACES = tuple(f"data.{held_out}{what}" for held_out in ("", "validation_") for what in MEDIA)
 """Paths as well; but a number is one: of different samples, where they are painted."""

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import sys
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +111,85 @@ def test_a_shard_cut_after_it_was_indexed_breaks_its_samples_only(shards: Path) 
         data.draw(batch_draw())
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address of a server of a folder's files on this machine, and what was asked of it."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def gigabytes(folder: Path, shards: float) -> float:
+    """What so many of a folder's shards take."""
+    return shards * max(file.stat().st_size for file in folder.glob("*.tar")) / 1e9
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset fetches by curl")
+class TestOnAServer:
+    """Shards that a cache cannot hold all of."""
+
+    @pytest.fixture(autouse=True)
+    def no_proxy(self, monkeypatch) -> None:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def test_they_hold_the_same_samples_and_no_more_are_kept_than_was_allowed(self, shards: Path, tmp_path) -> None:
+        kept = {"shard_cache": str(tmp_path / "cache"), "shard_cache_gb": gigabytes(shards, 1.5)}
+        with served(shards) as (address, asked):
+            data = source(f"{address}/world-{{00..01}}.tar?token=secret", **kept)
+            asked.clear()
+            names = []
+            for number in range(len(data)):
+                sample = pickle.loads(pickle.dumps(data)).draw(batch_draw(number)).samples[0]
+                names.append(sample.name)
+                assert sample.captions == (f"clip {sample.name[-1]}",) and shown(sample.frames) == [0, 1, 2, 3]
+                assert len(list((tmp_path / "cache/shards").iterdir())) == 1
+        # An epoch takes one shard after the other, each once; the last of the index was there still.
+        assert sorted(names) == sorted(source(shards).name(item) for item in range(6))
+        assert len({name.partition("/")[0] for name in names[:3]}) == 1
+        assert 1 <= len(asked) <= 2
+
+    def test_their_index_is_made_once(self, shards: Path, tmp_path, capsys) -> None:
+        kept = {"shard_cache": str(tmp_path / "cache"), "shard_cache_gb": gigabytes(shards, 1.2)}
+        with served(shards) as (address, asked):
+            first = source(f"{address}/world-{{00..01}}.tar", **kept)
+            assert len(asked) == 2 and capsys.readouterr().err.count("to index it, once") == 2
+            again = source(f"{address}/world-{{00..01}}.tar", **kept)
+            assert len(asked) == 2
+        assert list(first.items) == list(again.items)
+
+    def test_the_index_of_local_ones_is_made_anew_where_they_changed(self, shards: Path, tmp_path) -> None:
+        kept = {"shard_cache": str(tmp_path / "cache")}
+        assert [list(source(shards, **kept).items) for _ in range(2)] == [list(source(shards).items)] * 2
+        with webdataset.TarWriter(str(shards / "world-00.tar")) as writer:
+            writer.write({"__key__": "new", "mp4": (tmp_path / "clip.mp4").read_bytes(), "txt": "new"})
+        assert [packed.key for packed in source(shards, **kept).items][:2] == ["new", "part/3"]
+
+    def test_one_that_cannot_be_fetched_is_named(self, shards: Path, tmp_path) -> None:
+        kept = {"shard_cache": str(tmp_path / "cache"), "shuffle": False}
+        with served(shards) as (address, _):
+            with pytest.raises(BadRequest, match=r"/other.tar' cannot be read \(its shard cannot be fetched"):
+                source(f"{address}/other.tar", **kept)
+            with pytest.raises(BadRequest, match=r"GB, more than the copies of all may take, data.shard_cache_gb="):
+                source(f"{address}/world-00.tar", **kept, shard_cache_gb=gigabytes(shards, 0.5))
+            data = source(f"{address}/world-{{00..01}}.tar", **kept)
+            (shards / "world-00.tar").unlink()
+            next((tmp_path / "cache/shards").glob("*-world-00.tar")).unlink()
+            batch = data.draw(batch_draw())
+        assert batch.samples[0].captions == ("clip 3",)
+        assert {reason.partition(" (")[0] for _, reason in batch.skipped} == {"its shard cannot be fetched"}
+
+
 class TestThroughJointData:
     """Shards of two shapes, with a damaged sample in the middle of one, as ``data.videos``."""
 
@@ -128,13 +213,25 @@ class TestThroughJointData:
         assert len(set(names)) == 6
         assert {name.partition("/")[0] for name in names} == {"world-00.tar", "world-01.tar"}
 
+    @pytest.mark.parametrize("place", ["disk", "server"])
     def test_a_training_resumed_in_the_middle_of_a_shard_is_the_same_and_names_what_is_broken(
-        self, mixed: Path, tmp_path: Path
+        self, mixed: Path, tmp_path: Path, place: str, monkeypatch
     ) -> None:
+        if place == "disk":
+            self.resumed(tmp_path, {"data.videos": mixed})
+            return
+        if shutil.which("curl") is None:
+            pytest.skip("webdataset fetches by curl")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with served(mixed) as (address, _):
+            few = {"data.videos": f"{address}/{{0..1}}.tar", "data.shard_cache_gb": gigabytes(mixed, 1.2)}
+            self.resumed(tmp_path, few)
+
+    def resumed(self, tmp_path: Path, videos: dict[str, Any]) -> None:
         asked = {
             "model": "tiny",
             "data": "joint",
-            "data.videos": mixed,
+            **videos,
             "data.frames": 2,
             "data.sizes": "[[32,64],[64,32]]",
             "data.bucketing": "true",
@@ -149,6 +246,8 @@ class TestThroughJointData:
 
         def train(out: str, *more: str) -> Path:
             arguments = [f"{key}={value}" for key, value in asked.items()]
+            if "data.shard_cache_gb" in asked:
+                arguments.append(f"data.shard_cache={tmp_path / f'cache of {out}'}")
             loop.train(compose([*arguments, f"output.dir={tmp_path / out}", *more], entry="train"))
             return tmp_path / out
 
@@ -170,7 +269,8 @@ class TestThroughJointData:
         (None, r"data.path=\.\.\. is a folder of .tar files"),
         ("world-{00..02}.tar", r"there is no 'world-02.tar'"),
         ("..", r"it holds no .tar file"),
-        ("https://example.org/world.tar", r"shards are read from the local disk"),
+        ("https://example.org/world.tar", r"'world.tar' lies on a server. Give a folder .*: data.shard_cache=\.\.\."),
+        ("pipe:cat world-00.tar", r"there is no 'pipe:cat world-00.tar'"),
         ("packed.tar", r"'packed.tar' cannot be read .*compressed"),
         ("texts.tar", r"data.path=texts.tar holds no videos \(.mp4"),
     ],

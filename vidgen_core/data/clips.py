@@ -136,6 +136,10 @@ class Clips(ItemSource):
 
         return fit(torch.from_numpy(frames).permute(0, 3, 1, 2), self.size, self.crop)
 
+    def only(self, items: Sequence[int]) -> Sequence[Any]:
+        """What stands for some of the items."""
+        return [self.items[item] for item in items]
+
     def as_validation(self) -> Any:
         """A copy that takes its items in order and its clips from the middle, where they would begin at random."""
         held_out = self.copied()
@@ -159,7 +163,7 @@ class Clips(ItemSource):
         other = copy.copy(self)
         other._orders, other.captioned = {}, self.captioned and captioned
         other.size = self.size if size is None else size_of(size)
-        other.items = self.items if items is None else [self.items[item] for item in items]
+        other.items = self.items if items is None else self.only(items)
         if self._validation is not None:
             other._validation = self._validation.copied(captioned, size)
         return other

@@ -97,6 +97,10 @@ class ItemSource(ABC):
         """The items, in their order, that may show so many scenes."""
         return np.arange(len(self))
 
+    def permuted(self, rng: np.random.Generator) -> np.ndarray:
+        """All items in the order of an epoch that is shuffled."""
+        return rng.permutation(len(self))
+
     def draw(self, draw: Draw) -> Batch:
         """The samples of one micro-batch. Raises NothingReadable where every item is broken."""
         broken: dict[str, str] = {}
@@ -138,7 +142,7 @@ class ItemSource(ABC):
         key = (seed, epoch, scenes)
         if key not in self._orders:
             if self.shuffle:
-                order = np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(len(self))
+                order = self.permuted(np.random.default_rng(seed_of(seed, "epoch", epoch)))
             else:
                 order = np.arange(len(self))
             if scenes is not None:

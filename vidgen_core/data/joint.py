@@ -92,6 +92,8 @@ def from_files(
     shuffle: bool = True,
     shares: Mapping[str, float] = SHARES,
     images_per_video: int = 8,
+    shard_cache: str | None = None,
+    shard_cache_gb: float = 100.0,
 ) -> Mixture:
     """Images, videos whose captions nobody reads, and captioned videos, each a folder, a list or WebDataset shards.
 
@@ -101,6 +103,7 @@ def from_files(
         sizes: Several sizes; every step has one of them. None: all have ``size``.
         bucketing: Whether a file is shown in that of the sizes only whose shape is nearest its own.
         shares, images_per_video: As for ``joined``; a kind without data is left out.
+        shard_cache, shard_cache_gb: As for ``ShardCache``.
 
     The others are those of ``Clips``.
 
@@ -124,10 +127,11 @@ def from_files(
     if bucketing and sizes is None:
         raise BadRequest("data.bucketing=true needs sizes to choose from: data.sizes=[[256,448],[448,256],[320,320]].")
     how = {"frames": frames, "stride": stride, "fps": fps, "start": start, "short": short, "size": size, "crop": crop}
+    kept = {"shard_cache": shard_cache, "shard_cache_gb": shard_cache_gb}
     opened = {}
     for key, path in given.items():
         if path:
-            opened[key] = _opened(key, path, held_out[key], **how, shuffle=shuffle)
+            opened[key] = _opened(key, path, held_out[key], kept, **how, shuffle=shuffle)
             opened[key].uncaptioned = UNCAPTIONED.get(key, "")
         elif held_out[key]:
             raise BadRequest(f"data.validation_{key}={held_out[key]} is given, but no data.{key}. Give both.")
@@ -153,12 +157,13 @@ def from_files(
     return joined(sources, shares, images_per_video)
 
 
-def _opened(key: str, path: str, validation: str | None, **how: Any) -> Clips:
+def _opened(key: str, path: str, validation: str | None, kept: Mapping[str, Any], **how: Any) -> Clips:
     place = Path(path).expanduser()
-    packed = path.endswith(".tar") or (place.is_dir() and any(place.glob("*.tar")))
+    packed = path.partition("?")[0].endswith(".tar") or (place.is_dir() and any(place.glob("*.tar")))
     kind = "images" if key == "images" else "videos"
     try:
-        return (Shards if packed else Folder)(path=path, validation=validation, kind=kind, **how)
+        given = {"path": path, "validation": validation, "kind": kind, **how}
+        return Shards(**given, **kept) if packed else Folder(**given)
     except BadRequest as error:  # these sources call their keys otherwise
         said = str(error).replace("data.path", f"data.{key}").replace("data.validation", f"data.validation_{key}")
         raise BadRequest(said.replace("; data.kind is videos or images", "")) from error
