@@ -14,16 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidgen_core.attention import Attend, split_heads
+from vidgen_core.data import image_maps
 
-CHANNELS = {
-    "depth": 1,
-    "sketch": 1,
-    "single_sketch": 1,
-    "canny": 1,
-    "motion": 2,
-    "local_image": 3,
-    "masked": 4,
-}
+CHANNELS = dict(image_maps.CHANNELS)
 """The spatial conditions that are known, and c of each."""
 
 HEADS, LAYERS = 2, 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core.data.clips import IMAGES
+from vidgen_core.data.pixels import LUMA
 from vidgen_core.errors import BadRequest
 from vidgen_core.video import VideoReader
 from vidgen_tf_t2v import map_encoder
@@ -22,9 +23,6 @@ HISTOGRAM = "histogram"
 
 CHANNELS = {**map_encoder.CHANNELS, HISTOGRAM: 156}
 """The conditions that are known, and c of each."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the brightness of a picture (ITU-R BT.601)."""
 
 
 def is_array(path: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from little_data import batch_draw, write_image, write_lines, write_video
@@ -15,7 +17,7 @@ from little_data import batch_draw, write_image, write_lines, write_video
 from vidgen_core.data.joint import SHARES, TOLD, from_files
 from vidgen_core.data.listing import read_listing
 from vidgen_core.data.mixture import Mixture
-from vidgen_core.data.sample import Batch
+from vidgen_core.data.sample import Batch, Sample, stack
 from vidgen_core.errors import BadRequest, VidgenError
 
 
@@ -171,6 +173,28 @@ class TestMaps:
         row = shown["images/0.png"][0, 0, 8]
         assert row.diff().min() > 0 and row[0] < 0.1 and row[-1] > 1.9
         assert found["image_to_video"].samples[0].extra == {}
+
+    def test_of_coloured_pictures_the_brightness_is_the_depth(self, files: Path, maps: Path) -> None:
+        write_image(maps / "images/0.png", grey=16)  # red, green and blue alike
+        (maps / "images/0.npy").unlink()
+        Image.fromarray(np.full((20, 12), 128, np.uint8)).save(maps / "images/1.png")
+        batch = source(files, images_per_video=4, image_maps={"depth": str(maps)}).draw(batch_draw(0))
+        depth = stack(batch.samples, "depth")
+        assert batch.part.endswith("image") and depth.shape == (4, 1, 1, 16, 16)
+        torch.testing.assert_close(depth, torch.full_like(depth, 128 / 255))
+
+    def test_one_of_other_channels_is_named_and_replaced(self, files: Path, maps: Path) -> None:
+        np.save(maps / "images/1.npy", np.zeros((2, 8, 8), np.float32))
+        batch = first_of_each(source(files, images_per_video=4, image_maps={"depth": str(maps)}))["text_to_image"]
+        assert {sample.name for sample in batch.samples} == {"images/0.png"}
+        assert [name for name, _ in batch.skipped] == ["images/1.png"] and "2 channels instead of 1" in str(
+            batch.skipped
+        )
+
+    def test_those_of_a_condition_that_nobody_knows_must_be_alike(self) -> None:
+        samples = [Sample(("",), (1,), extra={"heat": torch.zeros(1, c, 8, 8)}, name=f"{c}.png") for c in (1, 3)]
+        with pytest.raises(BadRequest, match=r"'heat' of '1.png' as \(1, 1, 8, 8\), but of '3.png' as \(1, 3, 8, 8\)"):
+            stack(samples, "heat")
 
     def test_an_image_without_one_is_named_and_replaced(self, files: Path, maps: Path) -> None:
         (maps / "images/1.png").unlink()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidgen_core.data.epochs import Broken
-from vidgen_core.data.pixels import fit
+from vidgen_core.data.pixels import LUMA, fit
 from vidgen_core.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 ENDINGS = (".npy", ".png", ".tif", ".tiff")
 """Files that are looked for, in this order: an array as it is, or a picture whose values become 0..1."""
+
+CHANNELS = {
+    "depth": 1,
+    "sketch": 1,
+    "single_sketch": 1,
+    "canny": 1,
+    "motion": 2,
+    "local_image": 3,
+    "masked": 4,
+}
+"""Conditions in common use, and c of each; of any other, c is what its files hold."""
 
 
 class ImageMaps:
@@ -44,8 +55,10 @@ class ImageMaps:
         Args:
             image: Its path as the folder or list has it.
 
+        Of pictures the brightness counts where the condition has one channel, and the colours where it has three.
+
         Raises:
-            Broken: there is no map, or it cannot be read.
+            Broken: there is no map, it cannot be read, or it has another number of channels than its condition.
         """
         import torch
 
@@ -58,16 +71,18 @@ class ImageMaps:
         if file is None:
             raise Broken(f"it has no {name}: no '{place.with_suffix(ENDINGS[0])}', nor a picture of that name")
         try:
-            array = _values(file)
+            array = _values(file, CHANNELS.get(name))
         except Exception as error:  # numpy and Pillow raise many kinds for a damaged file
             raise Broken(f"its {name} '{file}' cannot be read ({' '.join(str(error).split())[:120]})") from error
         array = array[None] if array.ndim == 2 else array
         if array.ndim != 3 or not np.isfinite(array).all():
             raise Broken(f"its {name} '{file}' is no finite array (channels, height, width)")
+        if len(array) != CHANNELS.get(name, len(array)):
+            raise Broken(f"its {name} '{file}' has {len(array)} channels instead of {CHANNELS[name]}")
         return np.ascontiguousarray(array, np.float32)
 
 
-def _values(file: Path) -> np.ndarray:
+def _values(file: Path, channels: int | None) -> np.ndarray:
     if file.suffix == ".npy":
         array: np.ndarray = np.load(file, allow_pickle=False)
         return array
@@ -78,4 +93,8 @@ def _values(file: Path) -> np.ndarray:
         pixels = np.asarray(opened if grey else opened.convert("RGB"))
     most = 255 if pixels.dtype == np.uint8 else 65535
     scaled = pixels.astype(np.float32) / most
-    return scaled if grey else scaled.transpose(2, 0, 1)
+    if channels == 1:
+        return scaled if grey else scaled @ np.array(LUMA, np.float32)
+    if grey:
+        return np.repeat(scaled[None], 3, axis=0) if channels == 3 else scaled
+    return scaled.transpose(2, 0, 1)

@@ -10,6 +10,9 @@ from vidgen_core.errors import BadRequest
 if TYPE_CHECKING:
     from torch import Tensor
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the brightness of a picture (ITU-R BT.601)."""
+
 
 def to_model_range(frames: Tensor) -> Tensor:
     """Float32 in -1..1, of the same shape, from uint8 in 0..255."""

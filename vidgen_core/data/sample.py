@@ -149,7 +149,14 @@ def draw_of(
 
 
 def stack(samples: Sequence[Sample], name: str) -> Any:
-    """One extra tensor of all samples, stacked."""
+    """One extra tensor of all samples, stacked. Raises BadRequest, which names two, where shapes differ."""
     import torch
 
+    first = samples[0]
+    for other in samples[1:]:
+        if other.extra[name].shape != first.extra[name].shape:
+            raise BadRequest(
+                f"The data brings '{name}' of '{first.name}' as {tuple(first.extra[name].shape)}, but of "
+                f"'{other.name}' as {tuple(other.extra[name].shape)}. All of one batch must have one shape."
+            )
     return torch.stack([sample.extra[name] for sample in samples])
