@@ -18,7 +18,7 @@ from vidgen_core.data.joint import SHARES, TOLD, from_files
 from vidgen_core.data.listing import read_listing
 from vidgen_core.data.mixture import Mixture
 from vidgen_core.data.sample import Batch, Sample, stack
-from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.errors import BadRequest
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_kind_without_data_is_left_out(files: Path) -> None:
 
 
 def test_what_is_held_out_has_the_same_kinds(files: Path) -> None:
-    held_out = source(files, validation_images=str(files / "images/")).held_out()
+    held_out = source(files, validation_images=str(files / "images.txt")).held_out()
     assert held_out is not None and list(held_out.parts) == ["text_to_image", "image_to_image"]
     assert not held_out.parts["image_to_image"].source.captioned  # type: ignore[attr-defined]
 
@@ -118,12 +118,15 @@ class TestWhatIsBroken:
         assert {sample.name for sample in batch.samples} == {"good.mp4"}
         assert [name for name, _ in batch.skipped] == ["sound.mp4"] and "no video" in batch.skipped[0][1]
 
-    def test_captions_that_are_needed_and_all_missing_end_the_training_by_name(self, files: Path) -> None:
-        mixed = source(files, images=str(files / "images"), shares=SHARES | {"image_to_image": 0.0})
-        with pytest.raises(
-            VidgenError, match=r"data of text_to_image: None of the 2 .*it has no caption.*text_to_image=0"
-        ):
-            first_of_each(mixed)
+    @pytest.mark.parametrize("key", ["images", "validation_images", "labelled_videos"])
+    def test_captions_that_are_needed_and_all_missing_are_missed_before_the_training(
+        self, files: Path, key: str, tmp_path: Path
+    ) -> None:
+        write_video(tmp_path / "labelled_videos/0.mp4")
+        mute = {"labelled_videos": tmp_path / "labelled_videos"}.get(key, files / "images")
+        mend = "data.videos=... takes" if key == "labelled_videos" else "text_to_image=0 trains on images without"
+        with pytest.raises(BadRequest, match=rf"data.{key}=.*: none of the . files has a caption, .*{mend}"):
+            source(files, **{key: str(mute)})
 
     def test_without_text_images_need_no_caption(self, files: Path) -> None:
         mixed = source(files, images=str(files / "images"), shares=SHARES | {"text_to_image": 0.0})

@@ -83,6 +83,18 @@ class Folder(Clips):
             raise Broken(f"it has no caption: no '{beside.name}' beside it and none in a table ({self.uncaptioned})")
         return self.default
 
+    def check_captions(self, key: str) -> None:
+        """Raise BadRequest, which names the key, where no file at all has a caption: nothing could be shown."""
+        if not any(self._has_caption(item) for item in range(len(self))):
+            raise BadRequest(
+                f"{key}: none of the {len(self)} files has a caption, such as '{self.name(0)}': none in a table or "
+                f"list, and no text file beside it ({self.uncaptioned})."
+            )
+
+    def _has_caption(self, item: int) -> bool:
+        entry = self.items[item]
+        return entry.caption is not None or self.default is not None or entry.file.with_suffix(".txt").is_file()
+
     def identity(self, item: int) -> tuple[Any, ...]:
         return file_identity(self.items[item].file)
 

@@ -132,9 +132,16 @@ def from_files(
     for key, path in given.items():
         if path:
             opened[key] = _opened(key, path, held_out[key], kept, **how, shuffle=shuffle)
-            opened[key].uncaptioned = UNCAPTIONED.get(key, "")
+            for source in filter(None, (opened[key], opened[key].held_out())):
+                source.uncaptioned = UNCAPTIONED.get(key, "")
         elif held_out[key]:
             raise BadRequest(f"data.validation_{key}={held_out[key]} is given, but no data.{key}. Give both.")
+    for kind, key in NEEDED.items():
+        listed = opened.get(key)
+        if "text" in TOLD[kind] and shares.get(kind, 0) > 0 and isinstance(listed, Folder):
+            listed.check_captions(f"data.{key}={given[key]}")
+            if held_out[key]:
+                listed.held_out().check_captions(f"data.validation_{key}={held_out[key]}")
     if image_maps:
         if not isinstance(opened.get("images"), Folder):
             raise BadRequest(
