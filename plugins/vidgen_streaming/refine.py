@@ -47,6 +47,7 @@ class Refinement:
         guidance_scale: None takes the run's.
         rescale: How far guidance is brought back to the conditional prediction's spread, 0 to 1.
         whole_overlap: Whether the earlier chunk may decide the whole overlap, as in the paper but not in its code.
+        resize: How frames are brought to the size, ``bicubic`` or ``bilinear``.
 
     Attributes:
         owner: The method whose options these are, for messages.
@@ -68,6 +69,7 @@ class Refinement:
         guidance_scale: float | None = None,
         rescale: float = 0.2,
         whole_overlap: bool = False,
+        resize: str = "bicubic",
     ) -> None:
         sides = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
         if sides is not None and (len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides)):
@@ -91,6 +93,7 @@ class Refinement:
             ) from error
         self.model = None if model is None else model_config(model)
         self.prompt_suffix, self.guidance_scale = prompt_suffix, guidance_scale
+        self.resize = resize
         self.run: Run | None = None
 
     @contextmanager
@@ -136,7 +139,7 @@ class Refinement:
         return blocks if self.run is None else self._refined(self.run, blocks)
 
     def _refined(self, run: Run, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock]:
-        self.sdedit.clean = EncodedFrames(run, blocks)
+        self.sdedit.clean = EncodedFrames(run, blocks, self.resize)
         denoise = denoiser(run)
         for group in run.groups:
             for window in run.moments.sample(run=run, group=group, denoise=denoise):
@@ -181,8 +184,8 @@ class EncodedFrames:
     Spans are asked for in the order of their first frames; what lies before one is forgotten.
     """
 
-    def __init__(self, run: Run, blocks: Iterator[FrameBlock]) -> None:
-        self.run, self.blocks = run, blocks
+    def __init__(self, run: Run, blocks: Iterator[FrameBlock], resize: str = "bicubic") -> None:
+        self.run, self.blocks, self.resize = run, blocks, resize
         self.latents: dict[int, Tensor] = {}  # absolute frame -> (B, C, h, w)
         self.come = 0
 
@@ -208,7 +211,7 @@ class EncodedFrames:
         pixels = frames.flatten(0, 1).to(backbone.device, torch.float32)
         size = (run.request.height, run.request.width)
         if tuple(pixels.shape[-2:]) != size:
-            pixels = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            pixels = interpolate(pixels, size, mode=self.resize, antialias=True, align_corners=False).clamp(0, 1)
         latents = backbone.to_latents(pixels.unflatten(0, frames.shape[:2]), run.placement.vae_slice)
         return latents.to(backbone.device, torch.float32)
 

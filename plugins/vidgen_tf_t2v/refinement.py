@@ -71,7 +71,8 @@ class SR600(Refinement):
         chunk: int = KNOWN_FRAMES,
         overlap: int = 8,
     ) -> None:
-        super().__init__(size, chunk, overlap, STRENGTH, steps, guidance_scale=guidance_scale, rescale=rescale)
+        how: dict[str, Any] = {"guidance_scale": guidance_scale, "rescale": rescale, "resize": "bilinear"}
+        super().__init__(size, chunk, overlap, STRENGTH, steps, **how)
         self.sdedit = Inverted(STRENGTH, rescale)
         self.blending = RandomizedBlending(chunk, overlap, scheduler=self.sdedit.scheduler)
         self.weights, self.parts = weights, parts

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from vgen_weights import network
+from vgen_weights import checkpoint, network
 from vidgen_tf_t2v import model
 from vidgen_tf_t2v.ddim import inverted
 from vidgen_tf_t2v.method import TFT2V
@@ -137,6 +137,15 @@ def test_frames_come_back_larger_and_as_many(backbone, files, frames) -> None:
     assert torch.equal(made, refined(backbone, frames, **files))
 
 
+def test_frames_are_enlarged_as_in_the_release_before_they_are_encoded(backbone, files, monkeypatch) -> None:
+    seen, encode = [], Backbone.to_latents
+    monkeypatch.setattr(Backbone, "to_latents", lambda self, v, *rest: seen.append(v) or encode(self, v, *rest))
+    refined(backbone, 1, **files)
+    frame = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.interpolate(frame[:, 0], (48, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(seen[0][:, 0], wanted)
+
+
 def test_the_command_refines(files, tmp_path: Path) -> None:
     asked = ["method=tf_t2v", "model=tiny", "num_inference_steps=1", "height=32", "width=32", "num_frames=2"]
     refine = [f"tf_t2v.{key}={value}" for key, value in files.items()]
@@ -149,6 +158,11 @@ def test_mistakes_are_named(backbone, files, tmp_path: Path) -> None:
         refined(backbone, 2, **files | {"refine_size": (40, 64)})
     with pytest.raises(BadRequest, match="tf_t2v.refine=.*there is no such file"):
         load(str(tmp_path / "none.pth"), files["refine_parts"])
+    save_file({name: t.contiguous() for name, t in checkpoint(backbone).items()}, tmp_path / "tft2v.safetensors")
+    with pytest.raises(
+        BadRequest, match="tf_t2v.refine=.*tft2v.safetensors reads spatial conditions, which SR600 does"
+    ):
+        refined(backbone, 2, **files | {"refine": str(tmp_path / "tft2v.safetensors")})
     (tmp_path / "sr_step_110000_ema.pth").touch()
     with pytest.raises(BadRequest, match="tf_t2v.refine=.*sr_step_110000_ema.pth"):
         model.load(str(tmp_path / "sr_step_110000_ema.pth"))
