@@ -51,6 +51,9 @@ from vidgen_tf_t2v.trained_maps import check_trained, height_and_width, trained_
 
 BRANCHES = ("auto", "content", "motion")
 
+IMAGE_STARTS = ("drawn", "silent")
+"""How new image layers begin: as torch draws layers, or with tokens of zeros, whatever the image."""
+
 DENOISER = "denoiser."
 """Prefix of the U-Net's tensors in a file of what was trained."""
 
@@ -68,6 +71,7 @@ class TFT2V:
         published_prompt: Prompts as the release completes them.
         encoder: A CLIP model; None takes the model's.
         tokens: K, where the image layers are made anew.
+        image_start: And how these begin, see ``IMAGE_STARTS``.
         coherence_weight: Of the temporal coherence loss; 0 leaves it out.
         coherence: Its reduction, see ``temporal_coherence``.
         drop, drop_all, drop_none, drop_to_negative: Shares of training samples, see ``Dropping``.
@@ -92,6 +96,7 @@ class TFT2V:
         published_prompt: bool = False,
         encoder: str | None = None,
         tokens: int = 4,
+        image_start: str = "drawn",
         coherence_weight: float = 0.1,
         coherence: str = "mean",
         drop: float = 0.4,
@@ -114,7 +119,9 @@ class TFT2V:
         self.conditions, self.published_prompt = dict(conditions or {}), published_prompt
         self.extraction = Extraction(depth_estimator, sketch_network)
         self.trained_conditions = check_trained(trained_conditions)
-        self.encoder_path, self.tokens = encoder, tokens
+        if image_start not in IMAGE_STARTS:
+            raise BadRequest(f"tf_t2v.image_start={image_start} is no start.{nearest(image_start, IMAGE_STARTS)}")
+        self.encoder_path, self.tokens, self.silent = encoder, tokens, image_start == "silent"
         self.coherence_weight, self.coherence = coherence_weight, coherence
         self.dropping = Dropping(drop, drop_all, drop_none, drop_to_negative)
         self.refinement: SR600 | None = None
@@ -214,7 +221,7 @@ class TFT2V:
         if training or drawn:
             width = self.image_encoder(run, backbone).features
             read = self.trained_conditions if training else [n for n in self.conditions if n != HISTOGRAM]
-            return fresh(backbone.denoiser, width, self.tokens, read, gain=0.1 if drawn else 0.0)
+            return fresh(backbone.denoiser, width, self.tokens, read, 0.1 if drawn else 0.0, self.silent)
         raise BadRequest(
             "method=tf_t2v needs weights that were trained for this model, and it brings none. Use a published "
             "checkpoint, model=tf_t2v model.path=tft2v_t2v_non_ema_512000.pth, or train them: vidgen train "

@@ -72,7 +72,12 @@ class Networks(nn.Module):
 
 
 def fresh(
-    unet: Any, image_width: int, tokens: int = TOKENS, conditions: Sequence[str] = (), gain: float = 0.0
+    unet: Any,
+    image_width: int,
+    tokens: int = TOKENS,
+    conditions: Sequence[str] = (),
+    gain: float = 0.0,
+    silent: bool = False,
 ) -> Networks:
     """The modules as a training on a ``UNet3DConditionModel`` begins: what spatial conditions say counts nothing yet.
 
@@ -81,8 +86,12 @@ def fresh(
         tokens: K.
         conditions: Names of ``CHANNELS`` that get an encoder.
         gain: Of spatial conditions that count something at random, for models that never trained.
+        silent: Image tokens begin as zeros, whatever the image; else they are drawn as torch draws layers.
     """
-    networks = Networks(ImageTokens(image_width, tokens, unet.config.cross_attention_dim))
+    image = ImageTokens(image_width, tokens, unet.config.cross_attention_dim)
+    for weight in image[-1].parameters() if silent else ():
+        nn.init.zeros_(weight)
+    networks = Networks(image)
     add_encoders(networks, unet, conditions, gain)
     return networks
 
@@ -90,13 +99,15 @@ def fresh(
 def add_encoders(networks: Networks, unet: Any, conditions: Sequence[str], gain: float = 0.0) -> None:
     """Encoders, drawn from torch's generator, for the conditions that have none yet; arguments as of ``fresh``.
 
-    Without a gain their layers over time begin as the identity: what images alone teach holds in every frame.
+    Without a gain their layers over time begin as the identity: what images alone teach holds in every frame. Channels
+    that no condition has entered by yet were never trained, whatever a checkpoint has there, and begin anew.
     """
     missing = [name for name in conditions if name not in networks.encoders]
     if not missing:
         return
-    if networks.stem is None:
-        networks.stem = _stem(unet.config.block_out_channels[0], STEM)
+    if networks.stem is None or not networks.encoders:
+        channels = STEM if networks.stem is None else networks.stem.in_channels
+        networks.stem = _stem(unet.config.block_out_channels[0], channels)
         nn.init.normal_(networks.stem.weight, std=gain)
     for name in missing:
         encoder = networks.encoders[name] = MapEncoder(CHANNELS[name], networks.stem.in_channels)

@@ -146,6 +146,37 @@ class TestWhatASampleIsTold:
         assert torch.equal(slots.text, slots.captions)
 
 
+class TestWhereATrainingBegins:
+    def made(self, own: dict[str, Tensor] | None = None, **options: Any) -> networks.Networks:
+        method, backbone = TFT2V(**options), tiny.build()
+        settings = {**SETTINGS, "model": {"image_encoder": CLIP}, "trainer": {"trainable": "all"}}
+        if own is not None:
+            backbone.denoiser.carried = own
+        with opened(make_run(request(), {"tf_t2v": method}, settings), backbone):
+            return method.networks
+
+    def test_new_image_layers_are_drawn_or_silent(self) -> None:
+        seen = torch.randn(2, 64)
+        drawn, silent = (self.made(image_start=start).image for start in ("drawn", "silent"))
+        assert drawn is not None and silent is not None
+        assert drawn(seen).abs().min() > 0 and not silent(seen).any()
+        silent(seen).sum().backward()
+        assert silent[-1].weight.grad.any()  # and they learn
+
+    def test_channels_that_no_condition_entered_by_begin_as_zeros_and_others_stay(self) -> None:
+        def file(*conditions: str) -> dict[str, Tensor]:
+            own = networks.fresh(tiny.build().denoiser, 64, conditions=conditions or ("depth",), gain=0.1).state_dict()
+            return {n: t for n, t in own.items() if conditions or not n.startswith("encoders")}
+
+        never, composed = file(), file("depth")
+        assert self.made(never).stem.weight.any()  # nothing is added
+        stem = self.made(never, trained_conditions=["depth"]).stem
+        assert not stem.weight.any() and stem.weight.shape == never["stem.weight"].shape
+        assert never["stem.weight"].any()  # the model's own file is as it was
+        kept = self.made(composed, trained_conditions=["depth", "canny"]).stem
+        assert torch.equal(kept.weight, composed["stem.weight"])
+
+
 class TestDropping:
     def shares(self, dropping: Dropping, samples: int = 4000) -> dict[str, float]:
         batch = Batch(batch_of("text_to_image").samples * (samples // 2), Draw((0,), 0, 0, 0, 0.0, 0))
