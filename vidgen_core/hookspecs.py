@@ -24,6 +24,7 @@ A run, step by step (``run.py`` is this page as code)::
 A training, step by step (``train.py`` is this half of the page as code)::
 
     source = data(run)                                           sole     default: the `data` of the config
+    check_data(run, source)                                      observe  refuse data that teaches nothing
     backbone = build_backbone(run)                               sole
     with attach(run, backbone):                                  chain
         trainable(run, backbone)                                 collect  default: what `trainer.trainable` names
@@ -253,6 +254,12 @@ def on_failure(run: Run, moment: str, error: BaseException) -> None:
 @_kind(SOLE)
 def data(run: Run) -> Source:
     """Return where the samples come from, before any weight is loaded. Default: the ``data`` of the configuration."""
+
+
+@_kind(OBSERVE)
+def check_data(run: Run, source: Source) -> None:
+    """See where samples come from, before any weight is loaded. Raise BadRequest, which names the key, for a source
+    that has not what a method is to learn from, as far as ``vidgen_core.data.sample.extras_of`` tells."""
 
 
 @_kind(COLLECT)

@@ -59,6 +59,7 @@ def train(composed: Composed) -> list[Path]:
     requests = [request for request, _ in batches_of(composed)] if options["sample_every"] else []
     run = Run(composed.request, config, moments)
     source: Source = moments.data(run=run)
+    moments.check_data(run=run, source=source)
     held_out = source.held_out()
     held_out = source if held_out is None else held_out
     chosen = choose_folder(config)

@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "placement.device": "cpu",
     "placement.dtype": "fp32",
 }
-TRAINING_HOOKS = ("data", "trainable", "training_step", "losses", "finish_training")
+TRAINING_HOOKS = ("data", "check_data", "trainable", "training_step", "losses", "finish_training")
 """Hooks that only a training calls."""
 TINY = {"unet3d": "tiny", "unet2d": "tiny_image"}
 """Family -> the model on which methods of it are tried where their cards name none."""

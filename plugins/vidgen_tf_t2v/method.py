@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Branches, Condition, PerFrameText
-from vidgen_core.data.sample import Batch
+from vidgen_core.data.sample import Batch, Source, extras_of
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
@@ -47,7 +47,7 @@ from vidgen_tf_t2v.slots import (
     with_negative,
     without_text,
 )
-from vidgen_tf_t2v.trained_maps import check_trained, height_and_width, trained_maps
+from vidgen_tf_t2v.trained_maps import check_brought, check_trained, height_and_width, trained_maps
 
 BRANCHES = ("auto", "content", "motion")
 
@@ -346,6 +346,11 @@ class TFT2V:
         return None if self.refinement is None else self.refinement.refined(blocks)
 
     # --------------------------------------------------------------------------------------------- training
+
+    @hookimpl
+    def check_data(self, run: Run, source: Source) -> None:
+        """Refuse a condition that nothing in the data would teach."""
+        check_brought(self.trained_conditions, extras_of(source))
 
     @hookimpl(claims=("denoiser", "image", "fps", "encoders", "stem"))
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:

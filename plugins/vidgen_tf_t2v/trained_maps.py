@@ -31,6 +31,21 @@ def check_trained(conditions: Sequence[str]) -> tuple[str, ...]:
     return tuple(conditions)
 
 
+def check_brought(conditions: Sequence[str], extras: frozenset[str] | None) -> None:
+    """Raise BadRequest for a condition whose maps neither the data brings nor the frames tell: nothing would teach it.
+
+    Args:
+        extras: What the data may bring; None: it does not say.
+    """
+    for name in conditions:
+        if extras is not None and name not in extras and name not in OF_FRAMES:
+            raise BadRequest(
+                f"{KEY} names '{name}', but the data brings no maps of it, so it would learn nothing. Give them, for "
+                f"files data.image_maps.{name}=FOLDER beside data.images=..., or leave '{name}' out. Frames tell "
+                f"{', '.join(OF_FRAMES)} by themselves."
+            )
+
+
 def height_and_width(batch: Batch) -> tuple[int, int]:
     """Of the frames of a batch."""
     frames = batch.samples[0].frames

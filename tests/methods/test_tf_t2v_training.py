@@ -21,8 +21,8 @@ from vidgen_core import attention, hookimpl
 from vidgen_core import train as loop
 from vidgen_core.cli import main
 from vidgen_core.config import Composed, compose
-from vidgen_core.data.joint import SHARES, TOLD
-from vidgen_core.data.sample import Batch, Draw
+from vidgen_core.data.joint import SHARES, TOLD, from_files
+from vidgen_core.data.sample import Batch, Draw, extras_of
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.from_images import is_over_time
@@ -280,6 +280,7 @@ class TestTraining:
 
 # ------------------------------------------------------------------------------------------------ spatial conditions
 
+NO_IMAGES = ("data.shares.text_to_image=0", "data.shares.image_to_image=0")
 DEPTH = ("data.depth=true", "tf_t2v.trained_conditions=[depth]")
 
 
@@ -290,7 +291,7 @@ class TestConditions:
         assert not any("over_time" in name for name in moved)
 
     def test_videos_without_depth_teach_the_encoder_nothing(self, tmp_path: Path) -> None:
-        moved = changed(tmp_path, "image_to_video", *DEPTH)
+        moved = changed(tmp_path, "image_to_video", *DEPTH, others=0.1)  # images, that the first step does not show
         assert "denoiser.conv_in.weight" in moved
         assert not any(name.startswith(("stem", "encoders")) for name in moved)
 
@@ -347,6 +348,23 @@ class TestConditions:
     ) -> None:
         assert message in failed(capsys, 2, *asked(tmp_path / "run", f"tf_t2v.trained_conditions={conditions}"))
 
+    @pytest.mark.parametrize(
+        ("name", "more"),
+        [("depth", []), ("motion", ["data.depth=true"]), ("depth", ["data.depth=true", *NO_IMAGES])],
+    )
+    def test_a_condition_that_no_data_teaches_is_refused_before_weights_are_read(
+        self, name: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(loop, "open_for_training", None)
+        with pytest.raises(BadRequest, match=f"names '{name}', but the data brings no maps of it"):
+            loop.train(composed(tmp_path / "run", f"tf_t2v.trained_conditions=[canny,{name}]", *more))
+
+    def test_files_say_which_maps_they_bring(self, tmp_path: Path) -> None:
+        write_image(tmp_path / "images/0.png")
+        images = {"images": str(tmp_path / "images"), "shares": {"image_to_image": 1}}
+        assert extras_of(from_files(**images, image_maps={"depth": str(tmp_path)})) == {"depth"}
+        assert extras_of(from_files(**images)) == set()
+
     def test_maps_of_another_shape_are_refused_by_name(self) -> None:
         batch = batch_of("text_to_image", depth=True)
         for sample in batch.samples:
@@ -357,9 +375,9 @@ class TestConditions:
             trained_maps(batch, ["depth"])
 
 
-def changed(out: Path, kind: str, *options: str, steps: int = 1) -> set[str]:
-    """What some steps on samples of a kind change."""
-    shares = [f"data.shares.{name}={float(name == kind)}" for name in SHARES] + list(options)
+def changed(out: Path, kind: str, *options: str, steps: int = 1, others: float = 0.0) -> set[str]:
+    """What some steps on samples of a kind change; ``others`` is the share of every other kind."""
+    shares = [f"data.shares.{name}={float(name == kind) or others}" for name in SHARES] + list(options)
     more = (f"trainer.max_steps={steps}", "trainer.ema=0", "trainer.gradient_checkpointing=false", *KEPT_OPTIONS)
     loop.train(composed(out / "run", *shares, *more))
     fresh = composed(out / "none", *shares)

@@ -82,6 +82,11 @@ class Clips(ItemSource):
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def extras(self) -> frozenset[str]:
+        """What ``maps`` bring."""
+        return frozenset() if self.maps is None else frozenset(self.maps.folders)
+
     def held_out(self) -> Any:
         return self._validation
 

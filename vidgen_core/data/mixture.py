@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidgen_core.data.epochs import NothingReadable
-from vidgen_core.data.sample import Batch, Draw, Source
+from vidgen_core.data.sample import Batch, Draw, Source, extras_of
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.noise import seed_of
 
@@ -77,6 +77,13 @@ class Mixture:
     def cache(self, cache: LatentCache | None) -> None:
         for part in self.parts.values():
             part.source.cache = cache
+
+    @property
+    def extras(self) -> frozenset[str] | None:
+        """What samples of any part may bring; None where one does not say."""
+        found = [extras_of(part.source) for part in self.parts.values()]
+        known = [extras for extras in found if extras is not None]
+        return frozenset().union(*known) if len(known) == len(found) else None
 
     def __len__(self) -> int:
         """Samples of an epoch, of which a part takes its share and shows ``times`` for each; 0 where one has no end."""

@@ -136,6 +136,12 @@ class Source(Protocol):
         ...
 
 
+def extras_of(source: Source) -> frozenset[str] | None:
+    """Names of the tensors that samples of a source may bring in ``extra``, its attribute ``extras``; None: unknown."""
+    found: frozenset[str] | None = getattr(source, "extras", None)
+    return found
+
+
 def draw_of(
     step: int, micro: int, rank: int, *, accumulation: int, processes: int, batch_size: int, steps: int, seed: int
 ) -> Draw:

@@ -40,6 +40,11 @@ class Paintings:
     ) -> None:
         self.paint, self.count, self.captioned, self.depth = paint, count, captioned, depth
 
+    @property
+    def extras(self) -> frozenset[str]:
+        """``depth``, where samples carry it."""
+        return frozenset(["depth"] if self.depth else [])
+
     def __len__(self) -> int:
         return self.count or 0
 
