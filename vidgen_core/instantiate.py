@@ -28,7 +28,7 @@ FACTS = (
     ),
     *("example_prompt", "method_prompts", "weights", "weights_of", "untrained", "image_encoder"),
 )
-"""Keys that tell the house about an object; they are not handed to it."""
+"""Keys that tell the house about an object; they are handed only to what takes them by name."""
 
 
 def instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
@@ -73,8 +73,9 @@ def _build(config: Mapping[str, Any], extra: Mapping[str, Any], allowed: _Allowe
     if config.get("_target_") is None:
         raise BadRequest(f"{allowed.key} is missing. It names the class or function that makes the object.")
     target = _locate(str(config["_target_"]), allowed)
-    keywords = {key: part(value) for key, value in config.items() if key not in FACTS} | dict(extra)
     parameters = inspect.signature(target).parameters
+    keywords = {key: part(value) for key, value in config.items() if key not in FACTS or key in parameters}
+    keywords |= extra
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in keywords:
             if key not in parameters:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from vidgen_moving_shapes.flow import ObjectFlow
 from vidgen_moving_shapes.motions import Track
 from vidgen_moving_shapes.palette import GROUND_COLOURS, OBJECT_COLOURS
@@ -16,11 +18,13 @@ from vidgen_moving_shapes.world import Layer, Scene
 import vidgen_core as vg
 from vidgen_core import cli
 from vidgen_core.errors import BadRequest
+from vidgen_core.evaluation.config import compose_evaluation
+from vidgen_core.instantiate import instantiate
 from vidgen_core.metrics import flow_raft
 from vidgen_core.metrics.anchor_drift import AnchorDrift
 from vidgen_core.metrics.chunks import Chunks
 from vidgen_core.metrics.clip import Clip, load
-from vidgen_core.metrics.flow import motion, neighbours
+from vidgen_core.metrics.flow import Flow, motion, neighbours
 from vidgen_core.metrics.flow_opencv import OpenCVFlow
 from vidgen_core.metrics.footage import Footage
 from vidgen_core.metrics.mawe import Mawe, mean_of_ratios, ratio_of_means, resized, warp, warp_error
@@ -180,6 +184,39 @@ def test_raft_sees_padded_frames_and_its_last_iterate_is_cut_to_the_picture() ->
     flows = flow_raft.RaftFlow(Network())(frames)
     assert flows.shape == (2, 2, 64, 130)
     assert (flows[0] == 2).all() and (flows[1] == -2).all()
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torchvision whose RAFT is the network of these tests, which nobody may fetch weights for."""
+
+    def raft_large(weights: object) -> Network:
+        assert weights is None
+        return Network()
+
+    flow = ModuleType("torchvision.models.optical_flow")
+    vars(flow).update(raft_large=raft_large, Raft_Large_Weights=None)
+    for module in (ModuleType("torchvision"), ModuleType("torchvision.models"), flow):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_raft_takes_the_weights_of_the_users_file(tmp_path: Path) -> None:
+    def estimator(file: Path) -> Flow:
+        asked = ["flow=raft", f"flow.weights={file}", "flow.device=cpu", f"videos={tmp_path}", "metric=[mawe]"]
+        found: Flow = instantiate(compose_evaluation(asked).config["flow"])
+        return found
+
+    frames = np.stack([np.full((64, 130, 3), shade, np.uint8) for shade in (0, 255)])
+    for name, scale in (("raft.pth", 3.0), ("raft.safetensors", 5.0)):
+        tensors = {"scale": torch.tensor(scale)}
+        save_file(tensors, tmp_path / name) if name.endswith("safetensors") else torch.save(tensors, tmp_path / name)
+        assert (estimator(tmp_path / name)(frames) == 2 * scale).all()
+    torch.save({"another": torch.zeros(1)}, tmp_path / "another.pth")
+    with pytest.raises(BadRequest, match="scale"):
+        estimator(tmp_path / "another.pth")
+    with pytest.raises(BadRequest, match="there is no such file"):
+        estimator(tmp_path / "nothing.pth")
 
 
 def shape_clip(x: np.ndarray, size: np.ndarray | float = 12.0) -> Scene:
