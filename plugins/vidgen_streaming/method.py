@@ -89,15 +89,19 @@ class Streaming(Chunked):
         self.encode: Callable[[Tensor], Tensor]
         self.networks: Networks
         self.tuned_layers: Exchange
-        self._tokens: tuple[Tensor, Tensor] | None = None
+        self.forget()
 
     @hookimpl
     def plan(self, run: Run) -> list[Group]:
         """A chunk after the other; nothing is remembered yet."""
-        self.memory = FrameMemory(self.overlap, self.anchor)
-        self._tokens = None
-        self._table = TokenTable(self.name)
+        self.forget()
         return super().plan(run)
+
+    def forget(self) -> None:
+        """Remember nothing: neither frames nor what was made of the anchor."""
+        self.memory = FrameMemory(self.overlap, self.anchor)
+        self._tokens: tuple[Tensor, Tensor] | None = None
+        self._table = TokenTable(self.name)
 
     # ------------------------------------------------------------------------------------------------ model
 
@@ -109,6 +113,7 @@ class Streaming(Chunked):
         self.networks = self.made(run, backbone, parts, source)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
+            stack.callback(self.forget)
             stack.enter_context(super().attach(run, backbone))
             stack.callback(backbone.methods.pop, self.name)
             self.tuned_layers = Exchange(backbone.denoiser, parts.base, source, run.warn)
@@ -122,6 +127,7 @@ class Streaming(Chunked):
                     merger.fuse()
             if self.networks.resampler is not None:
                 self.encode = self.anchor_encoder(run, backbone, parts)
+                stack.callback(delattr, self, "encode")
                 for (_, processor), mix in zip(backbone.text_attention.layers, self.networks.mixes, strict=True):
                     stack.callback(processor.mixes.pop, self.name)
                     processor.mixes[self.name] = mix
