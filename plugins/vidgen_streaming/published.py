@@ -51,7 +51,7 @@ class Parts:
     image_encoder: dict[str, Tensor] = field(default_factory=dict)
 
     def check(self, unet: nn.Module, layers: int, source: str) -> None:
-        """Raise BadRequest where the U-Net's own tensors, or the mixes of its text attentions, are not the model's.
+        """Raise BadRequest where half of APM is missing, or the U-Net's tensors or APM's mixes are not the model's.
 
         What was trained here holds the layers that trained; where there are others the U-Net must be whole.
 
@@ -66,6 +66,11 @@ class Parts:
             raise BadRequest(
                 f"'{source}' mixes image tokens into {len(mixes)} text attentions, but the model has {layers}. Give "
                 "the model that it was learnt on (model=, model.path=), or copy the file again."
+            )
+        if bool(mixes) != any(name.startswith("resampler.") for name in self.own):
+            raise BadRequest(
+                f"'{source}' has half of APM: its {'resampler is' if mixes else 'mixes are'} missing. Copy the file "
+                "again."
             )
 
 

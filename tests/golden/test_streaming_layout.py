@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from vidgen_streaming.method import Streaming
 from vidgen_streaming.networks import Networks, loaded
 from vidgen_streaming.published import FROZEN, Parts, sorted_parts
 
@@ -70,6 +72,23 @@ def test_both_memories_load_beside_the_model(networks: Networks, parts: Parts) -
     assert networks.own().keys() == parts.own.keys()
 
 
+@pytest.mark.parametrize(
+    ("stage", "freeze_base", "millions"),
+    [
+        ("cam", False, 690.85),  # as published
+        ("apm", False, 1579.44),  # as published: all but the model's temporal layers
+        ("apm", True, 713.53),  # both memories alone
+    ],
+)
+def test_a_stage_trains_as_many_parameters_as_it_says(
+    stage: str, freeze_base: bool, millions: float, networks: Networks, unet: Any
+) -> None:
+    method = Streaming(overlap=8, stage=stage, freeze_base=freeze_base)
+    method.networks = networks
+    trained = method.trainable(SimpleNamespace(denoiser=unet))  # type: ignore[arg-type]
+    assert sum(p.numel() for p in trained.values()) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
 def test_mergers_are_as_wide_as_the_skips_of_the_published_list(networks: Networks) -> None:
     assert networks.mergers is not None
     widths = [merger.proj_in.in_features for merger in (*networks.mergers.down, networks.mergers.mid)]
@@ -111,6 +130,14 @@ def test_a_whole_mix_that_is_missing_is_noticed(tensors: dict[str, Tensor], unet
     lost = {layer + name for name in mixed}
     parts = sorted_parts({name: tensor for name, tensor in tensors.items() if name not in lost})
     with pytest.raises(BadRequest, match="15 text attentions, but the model has 16"):
+        parts.check(unet, 16, FILE)
+
+
+@pytest.mark.parametrize(("lost", "named"), [("resampler.", "resampler is"), (".attn2.", "mixes are")])
+def test_half_of_a_memory_is_refused(lost: str, named: str, tensors: dict[str, Tensor], unet: Any) -> None:
+    parts = sorted_parts({name: tensor for name, tensor in tensors.items() if lost not in name})
+    parts.base.clear()
+    with pytest.raises(BadRequest, match=f"half of APM: its {named} missing"):
         parts.check(unet, 16, FILE)
 
 

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import UNet3DConditionModel
 from diffusers.models.attention_processor import Attention
 from safetensors.torch import save_file
 from torch import Tensor
-from vidgen_streaming.cam import Features, Merger, merged
+from vidgen_streaming.apm import Resampler
+from vidgen_streaming.cam import Features, empty_encoder
 from vidgen_streaming.method import Streaming, build
 from vidgen_streaming.networks import loaded
 from vidgen_streaming.published import read, sorted_parts
@@ -40,8 +42,6 @@ def checkpoint(case: Case, folder: Path) -> Path:
 
 def imported(case: Case, folder: Path) -> tuple[Backbone, Path]:
     """A folder with a U-Net of the case's configuration, other weights in it, and the published file beside it."""
-    from diffusers import UNet3DConditionModel
-
     file = checkpoint(case, folder)
     config = {"_class_name": "UNet3DConditionModel", **case["config"]["unet"]}
     (folder / "unet").mkdir()
@@ -78,32 +78,47 @@ def cam_forward(case: Case, folder: Path) -> dict[str, Tensor]:
 
 
 def base_unet_merge(case: Case, folder: Path) -> dict[str, Tensor]:
-    """The U-Net with the mergers and the mixes, given what CAM found."""
-    backbone, file = imported(case, folder)
-    tensors, parts = case["tensors"], read(file)[0]
-    networks = loaded(parts.own, backbone.denoiser, str(file))
-    backbone.denoiser.load_state_dict(parts.base)
+    """The U-Net with the mergers and the mixes, where the method puts them, given what CAM found."""
+    config, tensors = case["config"], case["tensors"]
+    known = config["num_control_input_frames"]
+    # The checkpoint has more parts, which find what the case gives: features, and tokens.
+    with torch.device("meta"):
+        cam = empty_encoder(UNet3DConditionModel.from_config(config["unet"]), (8, 8, 8, 8))
+        resampler = Resampler(8, 8, *tensors["image_tokens"].shape[1:])
+    shapes = {f"unet.{name}": tensor.shape for name, tensor in cam.state_dict().items()}
+    shapes |= {f"resampler.context_embedding.{name}": w.shape for name, w in resampler.state_dict().items()}
+    weights = case["weights"] | {name: torch.zeros(shape) for name, shape in shapes.items()}
+    method = build(chunk=config["num_frames"], overlap=known, first_chunk="tuned")
+    assert isinstance(method, Streaming)
+    method.anchor_encoder = lambda *_: lambda images: images  # type: ignore[method-assign]
+    request = Request((VideoRequest(("any text",)),), config["num_frames"], 64, 64, 8, 0, 1.0, 1)
+    run, backbone = run_of({**case, "weights": weights}, folder, {"streaming": method}, request)
     skips = [tensors[f"down_{i}"] for i in range(sum(name.startswith("down_") for name in tensors))]
-    assert networks.mergers is not None
-    given = merged(
-        backbone.denoiser, networks.mergers, backbone.attend, lambda x, t: Features(tuple(skips), tensors["mid"])
-    )
-    with torch.inference_mode(), backbone.attention_installed("sdpa"), given:
-        for (_, processor), mix in zip(backbone.text_attention.layers, networks.mixes, strict=True):
-            processor.mixes["streaming"] = mix
-        context = torch.cat([tensors["text"], tensors["image_tokens"]], dim=1)
-        inputs = backbone.prepare(Condition(text=split(context, tensors["sample"].shape[2])), ("cond",))
+    with opened(run, backbone):
+        assert method.networks.cam is not None
+        method.networks.cam.forward = lambda *_: Features(tuple(skips), tensors["mid"])  # type: ignore[method-assign]
+        context = split(torch.cat([tensors["text"], tensors["image_tokens"]], dim=1), config["num_frames"])
+        inputs = backbone.prepare(Condition(text=context, cam=torch.zeros(1, known)), ("cond",))
         out = backbone.predict(tensors["sample"], torch.tensor(case["scalars"]["timestep"]), inputs)
     return {"noise_pred": out}
 
 
 def merger(case: Case, folder: Path) -> dict[str, Tensor]:
-    """One merger by itself."""
+    """One merger: that of the mid block of a U-Net with a single skip."""
     skip, residual = case["tensors"]["skip"], case["tensors"]["residual"]
-    made = Merger(case["config"]["channels"])
-    made.load_state_dict({n.removeprefix("merger.temporal_transformer."): w for n, w in case["weights"].items()})
+    places = ("down_blocks.0", "mid_block")
+    parts = sorted_parts(
+        {
+            name.replace("merger.", f"base_model.cross_attention_merger_{place}."): weight
+            for name, weight in case["weights"].items()
+            for place in places
+        }
+    )
+    widths = SimpleNamespace(block_out_channels=[case["config"]["channels"]], norm_num_groups=32)
+    mergers = loaded(parts.own, SimpleNamespace(config=widths, down_blocks=[]), "the case").mergers
+    assert mergers is not None
     with torch.inference_mode():
-        out = made(skip.flatten(0, 1), residual.flatten(0, 1), len(skip), _sdpa)
+        out = mergers.mid(skip.flatten(0, 1), residual.flatten(0, 1), len(skip), _sdpa)
     return {"out": out.unflatten(0, skip.shape[:2])}
 
 
@@ -152,11 +167,23 @@ class Given:
         return self.steps[window.index - self.first_generated][step].transpose(0, 1)[None]
 
 
+def run_of(case: Case, folder: Path, methods: dict[str, object], request: Request) -> tuple[Run, Backbone]:
+    """A run on the case's weights, which come as the published file."""
+    backbone, file = imported(case, folder)
+    moments = Moments(methods, defaults=CORE_HOOKS)
+    config = {
+        "scheduler": {"name": "DDIMScheduler", "eta": case["scalars"].get("eta", 0.0)},
+        "placement": {},
+        "tuned": None,
+        "weights": {"streaming": str(file)},
+        "model": {},
+    }
+    return Run(single_scene(moments.prepare_request(request=request)), config, moments), backbone
+
+
 def opened_run(case: Case, folder: Path, method: Streaming, given: Given, num_frames: int) -> Any:
     """A run of the whole method on the case's weights, whose texts are those of the case."""
-    backbone, file = imported(case, folder)
     scalars, tensors = case["scalars"], case["tensors"]
-    moments = Moments({"streaming": method, "given": given}, defaults=CORE_HOOKS)
     request = Request(
         (VideoRequest(("guided",), ("unguided",)),),
         num_frames=num_frames,
@@ -167,14 +194,7 @@ def opened_run(case: Case, folder: Path, method: Streaming, given: Given, num_fr
         guidance_scale=scalars["guidance_scale"],
         num_inference_steps=scalars["num_inference_steps"],
     )
-    config = {
-        "scheduler": {"name": "DDIMScheduler", "eta": scalars["eta"]},
-        "placement": {},
-        "tuned": None,
-        "weights": {"streaming": str(file)},
-        "model": {},
-    }
-    run = Run(single_scene(moments.prepare_request(request=request)), config, moments)
+    run, backbone = run_of(case, folder, {"streaming": method, "given": given}, request)
     run.noise = given.noise  # type: ignore[method-assign]
     texts = {"guided": tensors["text"][0], "unguided": tensors["text_uncond"][0]}
     backbone.encode_text = lambda wanted: torch.stack([texts[text] for text in wanted])  # type: ignore[method-assign]
