@@ -80,7 +80,7 @@ class RandomizedBlending:
 
     @hookimpl
     def sample(self, run: Run, group: Group, denoise: Denoise) -> Iterator[Window]:
-        """The chunks as all their frames are final, with memory for about as many chunks as there are steps."""
+        """The chunks as their frames are final: about as many as there are steps are under way, in the main memory."""
         return iter(Wavefront(run, group.windows, denoise, self.scheduler, self.cut))
 
     def cut(self, run: Run, windows: Sequence[Window], chunk: int, step: int) -> int:

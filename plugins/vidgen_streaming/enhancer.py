@@ -70,4 +70,4 @@ class Enhancer(Sdedit):
     def scheduler(self, run: Run) -> EnhancerSolver:
         """A fresh solver at its first step."""
         times = levels(round(self.strength * LEVELS), run.request.num_inference_steps)
-        return EnhancerSolver().begin(times, run.backbone.device)
+        return EnhancerSolver().begin(times)

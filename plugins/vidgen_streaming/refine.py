@@ -1,8 +1,9 @@
 """The refinement stage of StreamingT2V (arXiv 2403.14773, section 4.3): finished frames, larger and sharper.
 
 A run inside the run: it has its own size, steps and noise, and may have its own model. Frames go in as the video grows,
-are enlarged, encoded and noised when the first chunk that holds them begins, and leave as they are done; so memory
-depends on the steps and the chunk, never on the length. B videos, F frames, H W pixels.
+are enlarged, encoded and noised when the first chunk that holds them begins, and leave as they are done; so the main
+memory depends on the steps and the chunk, the device's on the chunk alone, and neither on the length.
+B videos, F frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ class Refinement:
 
 
 class EncodedFrames:
-    """A stream of frames as clean, scaled latents, encoded when they are asked for.
+    """A stream of frames as clean, scaled latents in the main memory, encoded when they are asked for.
 
     Spans are asked for in the order of their first frames; what lies before one is forgotten.
     """
@@ -213,7 +214,7 @@ class EncodedFrames:
         if tuple(pixels.shape[-2:]) != size:
             pixels = interpolate(pixels, size, mode=self.resize, antialias=True, align_corners=False).clamp(0, 1)
         latents = backbone.to_latents(pixels.unflatten(0, frames.shape[:2]), run.placement.vae_slice)
-        return latents.to(backbone.device, torch.float32)
+        return latents.to("cpu", torch.float32)
 
     def _refuse(self, found: int) -> None:
         wanted = self.run.request.num_frames

@@ -48,7 +48,10 @@ class Sdedit:
         self.strength, self.rescale = strength, rescale
 
     def scheduler(self, run: Run) -> Any:
-        """A fresh solver at its first step. Raises BadRequest for more steps than there are levels."""
+        """A fresh solver at its first step, in the main memory like what it moves on.
+
+        Raises BadRequest for more steps than there are levels.
+        """
         steps = run.request.num_inference_steps
         options = {**dict.fromkeys(GRID, False), "final_sigmas_type": "zero", "algorithm_type": "sde-dpmsolver++"}
         solver = make_scheduler(run.backbone.scheduler_config, "DPMSolverMultistepScheduler", **options, solver_order=2)
@@ -58,7 +61,7 @@ class Sdedit:
                 f"A strength of {self.strength} leaves {top} of the model's {solver.config.num_train_timesteps} noise "
                 f"levels, too few for {steps} steps. Use a larger strength or fewer steps."
             )
-        solver.set_timesteps(timesteps=[round(level) for level in levels(top, steps)], device=run.backbone.device)
+        solver.set_timesteps(timesteps=[round(level) for level in levels(top, steps)])
         return solver
 
     @hookimpl

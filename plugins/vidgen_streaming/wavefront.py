@@ -2,8 +2,9 @@
 
 A frame's next step needs only the windows that hold it. So a window may go on as soon as the windows that overlap it
 have caught up, while those far behind it have not even begun: the first windows are finished when about as many are
-under way as there are steps, whatever the length of the video. The result is that of going step by step over the whole
-video, to the bit. B videos, C channels, F frames, h w latent cells.
+under way as there are steps, whatever the length of the video. What waits, and the scheduler's steps, are in the main
+memory; on the device there is one window at a time. The result is that of going step by step over the whole video, to
+the bit. B videos, C channels, F frames, h w latent cells.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Cut = Callable[[Run, Sequence[Window], int, int], int]
 
 
 class Segment:
-    """Neighbouring frames that the same windows hold, and that therefore take their steps together.
+    """Neighbouring frames that the same windows hold, and that therefore take their steps together, in the main memory.
 
     Args:
         window: These frames alone; it keys their noise.
@@ -42,6 +43,7 @@ class Segment:
         """Take the first latents."""
         self.scheduler = scheduler
         self.latents = latents if first_step else latents * scheduler.init_noise_sigma
+        scheduler.timesteps = scheduler.timesteps.cpu()
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first_step)
 
@@ -49,16 +51,17 @@ class Segment:
         """Take over a holder's prediction (B, C, F, h, w) for some of the frames; whether that was the last holder."""
         if self.prediction is None:
             self.prediction = torch.empty_like(prediction)
-        chosen = torch.tensor(frames, dtype=torch.long).to(prediction.device)
+        chosen = torch.tensor(frames, dtype=torch.long)
         self.prediction.index_copy_(2, chosen, prediction.index_select(2, chosen))
         self.came += 1
         return self.came == len(self.holders)
 
     def go_on(self, run: Run, step: Step) -> None:
         """Take the scheduler's step."""
-        own = Step(step.index, step.total, step.t, self.window, self.scheduler, self.latents)
+        t = self.scheduler.timesteps[step.index]
+        own = Step(step.index, step.total, t, self.window, self.scheduler, self.latents)
         noise = fresh_noise(run, self.window, own)
-        self.latents = self.scheduler.step(self.prediction, step.t, self.latents, return_dict=False, **noise)[0]
+        self.latents = self.scheduler.step(self.prediction, t, self.latents, return_dict=False, **noise)[0]
         self.prediction, self.came, self.steps = None, 0, step.index + 1
 
     def release(self) -> None:
@@ -90,7 +93,8 @@ class Wavefront:
         for k, window in enumerate(self.windows):
             while any(segment.steps < self.total for segment in self.segments[k]):
                 self.predict(self.next_window())
-            window.latents = torch.cat([segment.latents for segment in self.segments[k]], dim=2)
+            latents = torch.cat([segment.latents for segment in self.segments[k]], dim=2)
+            window.latents = latents.to(self.run.backbone.device)
             for segment in self.segments[k]:
                 if segment.holders[-1] == k:
                     segment.release()
@@ -114,9 +118,10 @@ class Wavefront:
             self._begin(window, segments, sizes)
         index = window.first_step + self.predicted[k]
         t = segments[0].scheduler.timesteps[index]
-        model_input = torch.cat([s.scheduler.scale_model_input(s.latents, t) for s in segments], dim=2)
-        step = Step(index, self.total, t, window, segments[0].scheduler, model_input)
-        prediction = self.denoise(window, step)
+        device = self.run.backbone.device
+        model_input = torch.cat([s.scheduler.scale_model_input(s.latents, t) for s in segments], dim=2).to(device)
+        step = Step(index, self.total, t.to(device), window, segments[0].scheduler, model_input)
+        prediction = self.denoise(window, step).cpu()
         self.predicted[k] += 1
         # Texts are gathered again at the next step: kept for every window under way, they would outweigh the latents.
         window.inputs = {}
@@ -129,8 +134,7 @@ class Wavefront:
     def _begin(self, window: Window, segments: Sequence[Segment], sizes: list[int]) -> None:
         self.run.prepare(window)
         assert window.latents is not None
-        latents = window.latents.to(self.run.backbone.device)
-        window.latents = None
+        latents, window.latents = window.latents.cpu(), None
         for segment, part in zip(segments, latents.split(sizes, dim=2), strict=True):
             if segment.scheduler is None:  # else an earlier window brought these frames
                 segment.begin(part, self.make_scheduler(self.run), window.first_step)

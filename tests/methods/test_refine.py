@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from importlib.resources import files
+from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
 from torch import Tensor
-from vidgen_streaming.refine import Refinement
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from vidgen_streaming.blending import RandomizedBlending
+from vidgen_streaming.refine import EncodedFrames, Refinement
+from vidgen_streaming.sdedit import Sdedit
 from vidgen_talc.method import build as talc
 
 from vidgen_core import hookimpl
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.run import FrameBlock, Run, opened
+from vidgen_core.run import FrameBlock, Run, Window, opened
+from vidgen_core.sampling import Step
 from vidgen_core.testing import make_run, request, video
 from vidgen_core.video import VideoReader
 
@@ -132,6 +139,52 @@ def test_only_what_the_front_needs_is_taken_from_the_stream(frames: int, backbon
         for block in method.refinement.refined(counted()):
             ahead.append(taken - block.span.start)
     assert max(ahead) == 2 * 3 + 2  # chunks two frames apart, as many as steps and one, and the overlap
+
+
+class Held(TorchDispatchMode):
+    """The most bytes that lived at once on the device ``meta``, from which nothing can be read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self.most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        self.alive.update({id(t): t for t in tree_leaves(made) if isinstance(t, Tensor) and t.is_meta})
+        self.most = max(self.most, sum(tensor.nbytes for tensor in self.alive.values()))
+        return made
+
+
+def test_the_device_holds_one_chunk_however_many_frames_and_steps_wait(backbone) -> None:
+    def held(frames: int, steps: int) -> int:
+        """A refinement without networks, whose device takes tensors and gives none back."""
+        sdedit = Sdedit(strength=0.6)
+        blending = RandomizedBlending(4, 2, scheduler=sdedit.scheduler)
+        run = make_run(request(num_frames=frames, num_inference_steps=steps), {"sdedit": sdedit, "blending": blending})
+        run.backbone = SimpleNamespace(  # type: ignore[assignment]
+            device=torch.device("meta"),
+            scheduler_config=backbone.scheduler_config,
+            latent_shape=backbone.latent_shape,
+            to_latents=lambda pixels, at_once: torch.zeros(1, 4, pixels.shape[1], 4, 4),
+        )
+        run.placement = SimpleNamespace(vae_slice=1)  # type: ignore[assignment]
+        run.prepare = lambda window: setattr(  # type: ignore[method-assign, assignment]
+            window, "latents", run.moments.start_latents(run=run, window=window)
+        )
+        sdedit.clean = EncodedFrames(run, in_blocks(pictures(frames)))
+
+        def denoise(window: Window, step: Step) -> Tensor:
+            assert step.model_input.is_meta
+            return torch.zeros(step.model_input.shape)
+
+        (group,) = blending.plan(run)
+        with Held() as device:
+            for window in run.moments.sample(run=run, group=group, denoise=denoise):
+                window.release()
+        return device.most
+
+    assert held(42, 8) == held(8, 8) == held(8, 2) > 0
 
 
 def test_the_same_model_under_a_name_of_its_own_gives_the_same(backbone) -> None:
