@@ -1,9 +1,9 @@
 """A training step of TF-T2V on images and on videos, against the released way and against plain diffusers.
 
 Images: the layers over time left out, against computed and multiplied by zero. Videos: the loop with the method,
-against the same step written plainly for a stock ``UNet3DConditionModel`` of 12 channels that reads 81 tokens. Same
-optimiser, clipping and losses; no VAE and no image encoder on any side. One process, alternating steps, medians of CPU
-time.
+against the same step written plainly for the same ``UNet3DConditionModel``, which reads 81 tokens. Neither side has
+spatial conditions. Same optimiser, clipping and losses; no VAE and no image encoder on any side. One process,
+alternating steps, medians of CPU time.
 ``python benchmarks/tf_t2v_training.py [--size 2m]``; ``--memory`` measures peak memory, a process each.
 """
 
@@ -42,9 +42,7 @@ from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
 from vidgen_core.training.learner import Learner, choose_trainables
 
 FEATURES, IMAGE_TOKENS, COHERENCE = 64, 4, 0.1
-CONFIG = {"trainer": OPTIONS, "seed": 0, "tuned": None, "weights": {}, "model": {}}
-MAPS = 8
-"""Channels of spatial conditions, zero here."""
+CONFIG = {"trainer": OPTIONS, "seed": 0, "tuned": None, "weights": {}, "model": {}, "placement": {}}
 
 
 class Given:
@@ -64,18 +62,17 @@ def plain_step(backbone: Backbone, latents: Tensor) -> Callable[[], None]:
     """What a script of diffusers' classes does in one step on videos."""
     from diffusers import DDPMScheduler, UNet3DConditionModel
 
-    unet = UNet3DConditionModel.from_config(backbone.denoiser.config, in_channels=4 + MAPS).train()
+    unet = UNet3DConditionModel.from_config(backbone.denoiser.config).train()
     tokens = ImageTokens(FEATURES, IMAGE_TOKENS, WIDTH)
     text = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).expand(len(latents), -1, -1)
     scheduler = DDPMScheduler.from_config({**SCHEDULER, "_class_name": "DDPMScheduler"})
     parameters = [*unet.parameters(), *tokens.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
-    maps = torch.zeros(len(latents), MAPS, *latents.shape[2:])
 
     def step() -> None:
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (len(latents),))
-        noisy = torch.cat([scheduler.add_noise(latents, noise, timesteps), maps], dim=1)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
         context = torch.cat([text, tokens(torch.ones(len(latents), FEATURES))], dim=1)
         prediction = unet(noisy, timesteps, encoder_hidden_states=context).sample.float()
         loss = nn.functional.mse_loss(prediction, noise) + COHERENCE * temporal_coherence(prediction, noise).mean()

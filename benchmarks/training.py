@@ -88,7 +88,7 @@ def vidgen_step(backbone: Backbone, latents: Tensor, folder: Path, stack: ExitSt
     backbone.encode_text = lambda texts: text.expand(len(texts), -1, -1)  # type: ignore[method-assign]
     moments = Moments({"objective": OnLatents(latents)}, defaults=TRAINING_HOOKS)
     request = Request((), frames, height * 8, width * 8, 8, 0, 1.0, 1)
-    run = Run(request, {"trainer": OPTIONS, "seed": 0}, moments)
+    run = Run(request, {"trainer": OPTIONS, "seed": 0, "placement": {}}, moments)
     run.place(backbone, Placement(torch.device("cpu"), torch.float32))
     stack.enter_context(backbone.attention_installed("sdpa"))
     learner = Learner(run, choose_trainables(run)).train()
