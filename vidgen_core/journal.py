@@ -38,16 +38,24 @@ class Journal:
         else:
             self._lines.unlink(missing_ok=True)
 
-    def add(self, window: int, keep: slice, latents: Tensor, frames: int) -> None:
-        """Note a finished window: latents (B, C, F, h, w), which of its frames are kept, frames delivered so far."""
-        from safetensors.torch import save
+    def add(self, window: int, keep: slice, latents: Tensor | None, frames: int) -> None:
+        """Note a finished window: latents (B, C, F, h, w), which of its frames are kept, frames delivered so far.
 
-        # Through a file object, so that a full disk is an OSError as everywhere.
-        self._file(window).write_bytes(save({"latents": latents.cpu().contiguous()}))
+        Frames that the user gave are read again by a resume, and need no latents.
+        """
+        if latents is not None:
+            self.save(window, latents)
         # The line comes after the tensors: a window that stands in the list is whole.
         entry = {"window": window, "keep": [keep.start, keep.stop], "frames": frames}
         with self._lines.open("a") as lines:
             lines.write(_line(entry))
+
+    def save(self, window: int, latents: Tensor) -> None:
+        """Keep the latents (B, C, F, h, w) of a window."""
+        from safetensors.torch import save
+
+        # Through a file object, so that a full disk is an OSError as everywhere.
+        self._file(window).write_bytes(save({"latents": latents.cpu().contiguous()}))
 
     def entries(self) -> list[dict[str, Any]]:
         """The finished windows in order: ``window``, ``keep``, ``frames``. A half-written last line does not count."""

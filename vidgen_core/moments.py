@@ -182,6 +182,10 @@ class Moments:
         names = [name for name, _ in self._callers[hook]]
         return names or ([CORE] if hook in self._defaults else [])
 
+    def asks(self, hook: str, argument: str) -> bool:
+        """Whether anyone's hook takes this argument; what nobody takes need not be made."""
+        return any(argument in impl.argnames for impl in getattr(self._manager.hook, hook).get_hookimpls())
+
     def table(self) -> list[tuple[str, str, list[str]]]:
         """(hook, kind, owners in calling order) for every hook, in the order of a run."""
         return [(hook, kind, self.owners(hook)) for hook, kind in self._kinds.items()]

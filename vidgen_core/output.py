@@ -94,6 +94,7 @@ class Output:
 
     def begin(self, run: Run) -> None:
         """The backbone is loaded: open the files, with the record of how they are made inside."""
+        self._run = run
         with explained(self.folder):
             if self._first and not self._resumed:
                 self._clear()
@@ -199,10 +200,14 @@ class Output:
 
     def window_done(self, window: Window, again: bool = False) -> None:
         """Note that a window's frames were delivered; ``again`` when an earlier run had noted it."""
-        if not again:
-            assert window.latents is not None
-            with explained(self.folder):
-                self._journal.add(window.index, window.kept, window.latents, self._frames)
+        # Latents of given frames are only for the user: a resume reads the frames themselves.
+        wanted = self._options["latents"] if window.given is not None else not again
+        latents = self._run.latents_of(window) if wanted else None
+        with explained(self.folder):
+            if not again:
+                self._journal.add(window.index, window.kept, latents, self._frames)
+            elif latents is not None:
+                self._journal.save(window.index, latents)
 
     def close(self, run: Run) -> None:
         """Finish the files of a batch; after a failure they hold what was delivered, and the journal stays."""

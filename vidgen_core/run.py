@@ -176,19 +176,28 @@ class Run:
         start, at_once = window.keep.start, self.placement.vae_slice
         parts: Iterable[Tensor]
         if window.given is not None:
-            known = window.given().expand(len(self.request.videos), -1, -1, -1, -1)
-            window.latents = self.backbone.to_latents(known, at_once)  # for the journal
-            parts = known[:, window.kept].split(at_once, dim=1)
+            parts = self._given(window)[:, window.kept].split(at_once, dim=1)
         else:
             assert window.latents is not None
             parts = self.backbone.decode(window.latents[:, :, window.kept], at_once)
         if self.moments.owners("remember"):
             kept = torch.cat(list(parts), dim=1)
-            self.moments.remember(run=self, window=window, latents=window.latents, frames=kept)
+            latents = self.latents_of(window) if self.moments.asks("remember", "latents") else None
+            self.moments.remember(run=self, window=window, latents=latents, frames=kept)
             parts = kept.split(at_once, dim=1)
         for pixels in parts:
             yield FrameBlock(range(start, start + pixels.shape[1]), pixels)
             start += pixels.shape[1]
+
+    def latents_of(self, window: Window) -> Tensor:
+        """The latents (B, C, F, h, w) of a finished window; given frames are encoded when first asked for here."""
+        if window.latents is None:
+            window.latents = self.backbone.to_latents(self._given(window), self.placement.vae_slice)
+        return window.latents
+
+    def _given(self, window: Window) -> Tensor:
+        assert window.given is not None
+        return window.given().expand(len(self.request.videos), -1, -1, -1, -1)
 
 
 def build_model(run: Run) -> Backbone:
@@ -305,7 +314,8 @@ def frames(
             yield from run.moments.sample(run=run, group=group, denoise=denoise)
             return
         for window in group.windows:
-            window.latents = finished[window.index]().to(run.backbone.device)
+            if window.given is None:
+                window.latents = finished[window.index]().to(run.backbone.device)
             yield window
 
     def decoded() -> Iterator[FrameBlock]:

@@ -16,13 +16,14 @@ from vidgen_streaming import cam, published
 from vidgen_streaming.chunks import chunks
 from vidgen_streaming.memory import FrameMemory
 
-from vidgen_core import api
+from vidgen_core import api, hookimpl
 from vidgen_core.attention import attentions
 from vidgen_core.cli import main
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
-from vidgen_core.run import generate
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.run import Window, generate
 from vidgen_core.video import read_video
 
 TINY = ["method=streaming", "model=tiny", "num_inference_steps=2", "streaming.chunk=4", "streaming.overlap=2"]
@@ -171,7 +172,7 @@ class TestVideos:
 import os, signal
 from vidgen_core import hookimpl
 from vidgen_core.config import compose
-from vidgen_core.run import generate
+from vidgen_core.run import Window, generate
 class Kills:
     @hookimpl
     def on_step(self, window):
@@ -228,6 +229,49 @@ class TestWork:
         )
         layers = sum(module.is_cross_attention for _, module in attentions(tiny.build().denoiser))
         assert list(calls.values()) == [1, 3, layers]
+
+    @pytest.mark.parametrize(
+        ("more", "encoded"), [([], 0), (["output.latents=true"], 2), (["streaming.mode=last_frame"], 2)]
+    )
+    def test_given_frames_are_encoded_only_where_their_latents_are_asked_for(
+        self, tmp_path: Path, monkeypatch, more: list[str], encoded: int
+    ) -> None:
+        begun = made(tmp_path / "begun", "num_frames=6", "output.crf=0")
+        frames, encode = [], Backbone.to_latents
+        monkeypatch.setattr(
+            Backbone, "to_latents", lambda self, given, at_once: frames.append(given) or encode(self, given, at_once)
+        )
+        asked = ["num_frames=9", f"video={tmp_path / 'begun/video.mp4'}", *more]
+        assert len(made(tmp_path / "out", *asked)) == 9
+        assert len(frames) == encoded  # windows of 4 and 2 frames
+        if "output.latents=true" in more:
+            latents = load_file(tmp_path / "out/latents.safetensors")["latents"]
+            assert latents.shape == (1, 4, 9, 4, 4)
+            known = torch.from_numpy(begun[:4]).permute(0, 3, 1, 2)[None] / 255
+            assert torch.allclose(latents[:, :, :4], encode(tiny.build(), known, 1), atol=0.5)
+
+    def test_a_resume_encodes_given_frames_only_where_it_is_asked_for_latents(
+        self, tmp_path: Path, monkeypatch
+    ) -> None:
+        made(tmp_path / "begun", "num_frames=6", "output.crf=0")
+        asked = [*TINY, *SIZE, "num_frames=9", f"video={tmp_path / 'begun/video.mp4'}"]
+
+        class Stops:
+            @hookimpl
+            def on_step(self, window: Window) -> None:
+                raise KeyboardInterrupt
+
+        for folder in ("out", "other"):
+            with pytest.raises(KeyboardInterrupt):
+                generate(compose([*asked, f"output.dir={tmp_path / folder}"]), {"stops": Stops()})
+        frames, encode = [], Backbone.to_latents
+        monkeypatch.setattr(
+            Backbone, "to_latents", lambda self, given, at_once: frames.append(given) or encode(self, given, at_once)
+        )
+        generate(compose([*asked, f"output.dir={tmp_path / 'out'}", "resume=true"]))
+        assert not frames
+        generate(compose([*asked, f"output.dir={tmp_path / 'other'}", "resume=true", "output.latents=true"]))
+        assert load_file(tmp_path / "other/latents.safetensors")["latents"].shape == (1, 4, 9, 4, 4)
 
 
 class TestBadInput:
