@@ -27,7 +27,7 @@ class Resampler(nn.Sequential):
 
     def __init__(self, width: int, hidden: int, tokens: int, text_width: int) -> None:
         super().__init__(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, tokens * text_width))
-        self.text_width = text_width
+        self.width, self.text_width = width, text_width
 
     def forward(self, embedding: Tensor) -> Tensor:
         tokens: Tensor = super().forward(embedding)

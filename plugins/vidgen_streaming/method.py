@@ -225,8 +225,15 @@ class Streaming(Chunked):
             yield
 
     def anchor_encoder(self, run: Run, backbone: Backbone, parts: published.Parts) -> Callable[[Tensor], Tensor]:
-        """Embeddings (B, E) of anchors (B, 3, H, W) in [-1, 1]."""
-        return self.load_encoder(run, backbone, parts).to(backbone.device).encode
+        """Embeddings (B, E) of anchors (B, 3, H, W) in [-1, 1]. Raises BadRequest for another width than APM reads."""
+        encoder, resampler = self.load_encoder(run, backbone, parts), self.networks.resampler
+        assert resampler is not None
+        if encoder.features != resampler.width:
+            raise BadRequest(
+                f"The image encoder makes {encoder.features} features, but APM of these weights reads "
+                f"{resampler.width}. Give the encoder that they were trained with: {self.name}.encoder=..."
+            )
+        return encoder.to(backbone.device).encode
 
     def load_encoder(self, run: Run, backbone: Backbone, parts: published.Parts) -> image_encoder.ImageEncoder:
         """The image encoder: the named one, the weights' own, the model's, or the published one."""

@@ -338,6 +338,40 @@ class TestCheckpoint:
         assert main([*asked, "output.overwrite=true", f"weights={tmp_path / 'cut.safetensors'}"]) == 2
         assert "1 missing: cam.conv_in.weight" in " ".join(capsys.readouterr().err.split())
 
+    @pytest.mark.parametrize(
+        ("lost", "message"),
+        [
+            (("cam.", "mergers."), "has no CAM: the encoder (published as 'unet.*') or its mergers are missing"),
+            (("mixes.",), "has half of APM: its mixes are missing"),
+            (("resampler.",), "has half of APM: its resampler is missing"),
+        ],
+    )
+    def test_a_part_that_is_missing_is_named(self, tmp_path: Path, capsys, lost: tuple[str, ...], message: str) -> None:
+        whole = self.networks(image_width=24)
+        save_file({name: whole[name] for name in whole if not name.startswith(lost)}, tmp_path / "cut.safetensors")
+        asked = [*TINY, *SIZE, "num_frames=6", f"output.dir={tmp_path / 'out'}"]
+        assert main([*asked, f"weights={tmp_path / 'cut.safetensors'}"]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+    def test_any_clip_vision_folder_encodes_the_anchor_if_its_width_is_that_of_the_weights(
+        self, tmp_path: Path, capsys
+    ) -> None:
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+        for width in (24, 40):
+            config = CLIPVisionConfig(**sizes, image_size=32, patch_size=8, projection_dim=width)
+            CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / f"clip_{width}")
+        save_file(self.networks(image_width=24), tmp_path / "trained.safetensors")
+        asked = [*TINY, *SIZE, "num_frames=6", f"weights={tmp_path / 'trained.safetensors'}"]
+        fits, other = (f"streaming.encoder={tmp_path / f'clip_{width}'}" for width in (24, 40))
+        assert main([*asked, fits, f"output.dir={tmp_path / 'out'}"]) == 0
+        capsys.readouterr()
+        assert main([*asked, other, f"output.dir={tmp_path / 'other'}"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "encoder makes 40 features, but APM of these weights reads 24" in said
+        assert "streaming.encoder=" in said
+
     def test_the_first_chunk_is_made_by_the_model_and_the_others_by_its_tuned_layers(self, tmp_path: Path) -> None:
         layers = {
             f"denoiser.{name}": 3 * tensor.contiguous()
@@ -356,11 +390,13 @@ class TestCheckpoint:
         assert (tuned[4:] != plain[4:]).any()
         assert (with_weights("tuned", "streaming.first_chunk=tuned")[:4] != plain[:4]).any()
 
-    def networks(self) -> dict[str, torch.Tensor]:
+    def networks(self, image_width: int | None = None) -> dict[str, torch.Tensor]:
         from vidgen_streaming.networks import Networks
 
         made = Networks()
         made.add_cam(tiny.build().denoiser)
+        if image_width is not None:
+            made.add_apm(layers=4, text_tokens=77, text_width=32, image_width=image_width, hidden=8, gain=1.0)
         return {name: tensor.contiguous() for name, tensor in made.state_dict().items()}
 
     def test_parts_of_the_published_layout_find_their_places(self) -> None:
