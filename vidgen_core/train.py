@@ -37,6 +37,7 @@ from vidgen_core.training.learner import Learner, choose_trainables, dropout_of
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
+from vidgen_core.training.reading import saved_first, side_by_side
 from vidgen_core.training.sharding import begin_states, keep_whole, put_together, whole
 from vidgen_core.training.validation import draw_samples, evaluating, validate
 
@@ -96,9 +97,17 @@ def train(composed: Composed) -> list[Path]:
         log.say(f"training: {describe(learner, accelerator, steps, samples)}")
 
         draws = (draw for step in range(start, steps) for draw in draws_of(step, steps, config, accelerator))
-        batches = read_ahead(source, draws, options["workers"])
+        batches = side_by_side(read_ahead(source, draws, options["workers"]), accelerator, log)
         in_a_row = Counter[str]()  # steps whose gradients were no numbers, by the part of the data that they showed
         learner.train()
+        done = start
+
+        def save() -> None:
+            if done > start:
+                checkpoints.save(done)
+                log.say(f"step {done} is saved; mend the data, and the same command with resume=true goes on")
+
+        stack.enter_context(saved_first(save))
         interrupts = stack.enter_context(Interrupts())
         for step in range(start, steps):
             rate = schedule.get_last_lr()[0]
@@ -159,7 +168,6 @@ def optimise(
     seen: list[tuple[list[str], Tensor]] = []  # of each micro-batch, its samples and its loss
     for micro in range(micros):
         batch = next(batches)
-        log.skip(batch.skipped)
         # Dropout draws from the global generator: keyed here, so that nothing that happened before plays a part.
         torch.manual_seed(seed_of(config["seed"], "step", step, micro, accelerator.process_index))
         with nullcontext() if micro + 1 == micros else accelerator.no_sync(learner):

@@ -16,9 +16,13 @@ from trainings import composed, curve, interrupt_after, last, numbers, same
 
 from vidgen_core import train as loop
 from vidgen_core.cli import main
+from vidgen_core.data.captions import Captions
+from vidgen_core.data.epochs import NothingReadable
+from vidgen_core.data.sample import Batch, Draw
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.train import train
 from vidgen_core.training.denoising import Denoising
+from vidgen_core.training.validation import SEED
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,30 @@ def test_a_training_asked_to_end_writes_a_checkpoint_first(
     with pytest.raises(KeyboardInterrupt):
         train(composed(stories, tmp_path / "run", "trainer.checkpoint_every=100"))
     assert (tmp_path / "run" / "checkpoints" / "step_00000003").is_dir()
+
+
+@pytest.mark.parametrize("seed", [0, SEED], ids=["training", "validation"])
+def test_an_error_of_the_data_loses_no_step(
+    seed: int, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Captions.draw
+
+    def draw(self: Captions, wanted: Draw) -> Batch:
+        if wanted.seed == seed and wanted.step == (0 if seed else 3):
+            raise NothingReadable({"a.mp4": "it is damaged"})
+        return whole(self, wanted)
+
+    wanted = (
+        tmp_path / "run",
+        "trainer.checkpoint_every=100",
+        "trainer.validate_every=3",
+        "trainer.validation_samples=1",
+    )
+    with monkeypatch.context() as patched, pytest.raises(NothingReadable, match=r"a.mp4: it is damaged"):
+        patched.setattr(Captions, "draw", draw)
+        train(composed(stories, *wanted))
+    assert (tmp_path / "run/checkpoints/step_00000003").is_dir()
+    assert json.loads((tmp_path / "run/skipped.jsonl").read_text())["item"] == "a.mp4"
 
 
 def test_only_so_many_checkpoints_are_kept(stories: Path, tmp_path: Path) -> None:

@@ -39,7 +39,15 @@ def launch(processes: int, steps: int, *given: str, driver: str = "driver.py") -
 @pytest.fixture(scope="module")
 def two(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("two") / "run"
-    return out, launch(2, -1, *arguments(stories, out, *TWENTY))
+    return out, launch(2, -1, *arguments(with_broken(stories), out, *TWENTY))
+
+
+def with_broken(stories: Path) -> Path:
+    """The stories and one more, whose videos are not there."""
+    file = stories.with_name("with_broken.jsonl")
+    broken = {"captions": ["a story", "of nothing"], "video_segments": ["gone.mp4", "lost.mp4"]}
+    file.write_text(stories.read_text() + json.dumps(broken) + "\n")
+    return file
 
 
 TWENTY = ("trainer.max_steps=20", "trainer.accumulation=1", "trainer.checkpoint_every=5", "trainer.dropout=0")
@@ -49,18 +57,25 @@ def test_there_are_two_processes(two: tuple[Path, str]) -> None:
     assert "20 steps of 2 samples, 2 processes on cpu" in two[1]
 
 
+def test_what_either_process_skips_is_counted_and_named_once(two: tuple[Path, str]) -> None:
+    lines = [json.loads(line) for line in (two[0] / "skipped.jsonl").read_text().splitlines()]
+    assert [line["item"] for line in lines] == ["with_broken.jsonl:7"] and "gone.mp4" in lines[0]["reason"]
+    assert curve(two[0])[-1]["skipped"] == two[1].count("skipped 1: with_broken.jsonl:7") == 1
+    assert "1 item of the data could not be used" in two[1]
+
+
 def test_two_processes_have_the_loss_curve_of_one_with_the_same_samples(
     two: tuple[Path, str], stories: Path, tmp_path: Path
 ) -> None:
-    launch(1, -1, *arguments(stories, tmp_path / "one", *TWENTY, "trainer.batch_size=2"))
+    launch(1, -1, *arguments(with_broken(stories), tmp_path / "one", *TWENTY, "trainer.batch_size=2"))
     one, both = numbers(curve(tmp_path / "one"), "loss"), numbers(curve(two[0]), "loss")
     assert both == pytest.approx(one, rel=2e-4)
 
 
 def test_two_processes_resumed_equal_two_straight(two: tuple[Path, str], stories: Path, tmp_path: Path) -> None:
     out = tmp_path / "resumed"
-    assert "interrupted" in launch(2, 12, *arguments(stories, out, *TWENTY))
-    launch(2, -1, *arguments(stories, out, *TWENTY, "resume=true"))
+    assert "interrupted" in launch(2, 12, *arguments(with_broken(stories), out, *TWENTY))
+    launch(2, -1, *arguments(with_broken(stories), out, *TWENTY, "resume=true"))
     for file in ("trained.safetensors", "averaged.safetensors"):
         assert same(last(out, file), last(two[0], file))
     assert curve(out) == curve(two[0])

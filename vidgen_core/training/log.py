@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,7 +21,7 @@ NAMED = 8
 
 
 class TrainingLog:
-    """Written by the main process, but for the items that each process skips.
+    """Written by the main process.
 
     Args:
         folder: Of the training.
@@ -42,12 +42,12 @@ class TrainingLog:
         self._stream = stream or sys.stderr
         self._bar: Any = None
         self._task: Any = None
-        self.skipped: dict[str, str] = {}  # items of the data that could not be used -> why
+        self.skipped: dict[str, str] = {}  # items of the data that no process could use -> why
         self.left_out = ""  # samples of the last step whose gradients were no numbers
-        if not accelerator.is_main_process:
-            return
         if self._skipped_file.is_file():
             self.skipped = {entry["item"]: entry["reason"] for entry in _whole_lines(self._skipped_file)}
+        if not accelerator.is_main_process:
+            return
         if self._file.is_file():
             kept = [json.dumps(entry) for entry in _whole_lines(self._file) if entry["step"] <= start]
             fresh = self._file.with_name(".log.jsonl")
@@ -57,7 +57,9 @@ class TrainingLog:
             self._draw()
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        """One line of named numbers after ``step`` steps."""
+        """One line of named numbers after ``step`` steps, with the number of items that were ``skipped`` so far."""
+        if self.skipped:
+            numbers = {**numbers, "skipped": len(self.skipped)}
         if self._accelerator.is_main_process:
             # JSON knows no NaN.
             values = {k: round(v, 8) if math.isfinite(v) else None for k, v in numbers.items()}
@@ -84,13 +86,18 @@ class TrainingLog:
                 message
             )
 
-    def skip(self, items: tuple[tuple[str, str], ...]) -> None:
-        """Name items of the data that were broken and replaced, each once, in ``skipped.jsonl``."""
+    def skip(self, items: Iterable[tuple[str, str]]) -> None:
+        """Name items of the data that were broken and replaced, each once, in ``skipped.jsonl``.
+
+        Args:
+            items: Name and reason of those of all processes, the same in each.
+        """
         for name, reason in items:
             if name not in self.skipped:
                 self.skipped[name] = reason
-                with self._skipped_file.open("a") as file:  # every process reads other items; short lines do not mix
-                    file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
+                if self._accelerator.is_main_process:
+                    with self._skipped_file.open("a") as file:
+                        file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
                 self.say(f"skipped {len(self.skipped)}: {name} ({reason})")
 
     def leave_out(self, step: int, samples: Sequence[tuple[str, bool]]) -> None:
@@ -112,7 +119,10 @@ class TrainingLog:
             self.say(f"step {step} is left out, its gradients are NaN or infinite: {self.left_out}")
 
     def close(self) -> None:
-        """Take the bar away and let the trackers finish."""
+        """Say how much was skipped, take the bar away and let the trackers finish."""
+        if self.skipped:
+            items = f"{len(self.skipped)} item{'s' if len(self.skipped) > 1 else ''}"
+            self.say(f"{items} of the data could not be used and others took their places: '{self._skipped_file}'")
         if self._bar is not None:
             self._bar.stop()
         # Not accelerate's end_training: it would end the processes too, and another training may follow.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vidgen_core.contact_sheet import ContactSheet
-from vidgen_core.data.sample import Draw, Source
+from vidgen_core.data.sample import Batch, Draw, Source
 from vidgen_core.run import Run, checked_plan, frames
+from vidgen_core.training.reading import read_together
 from vidgen_core.training.sharding import settle
 
 if TYPE_CHECKING:
@@ -48,14 +50,17 @@ def validate(
 ) -> Any:
     """Mean of the losses' sum at each of ``trainer.validation_timesteps``: name -> number; ``validation``: their mean.
 
-    The samples are shared among the processes.
+    The samples are shared among the processes. Raises Unreadable where one of them cannot be read.
     """
     wanted = options["validation_timesteps"]
     timesteps = wanted if isinstance(wanted, list) else [wanted]
     sums = torch.zeros(len(timesteps), dtype=torch.float64, device=accelerator.device)
-    for number in range(accelerator.process_index, options["validation_samples"], accelerator.num_processes):
-        batch = source.draw(Draw((number,), number, 0, 0, 1.0, seed + SEED))
-        log.skip(batch.skipped)
+    for first in range(0, options["validation_samples"], accelerator.num_processes):
+        number = first + accelerator.process_index
+        draw = Draw((number,), number, 0, 0, 1.0, seed + SEED) if number < options["validation_samples"] else None
+        batch = read_together(partial(drawn, source, draw), accelerator, log)
+        if batch is None:
+            continue
         for place, timestep in enumerate(timesteps):
             batch.timestep = timestep
             with accelerator.autocast():
@@ -63,6 +68,11 @@ def validate(
     means = (accelerator.reduce(sums, "sum") / options["validation_samples"]).tolist()
     named = {f"validation_t{t}": mean for t, mean in zip(timesteps, means, strict=True)}
     return named | {"validation": sum(means) / len(means)}
+
+
+def drawn(source: Source, draw: Draw | None) -> Batch | None:
+    """The batch of a draw, or None for none."""
+    return None if draw is None else source.draw(draw)
 
 
 def draw_samples(run: Run, requests: list[Request], folder: Path, step: int) -> list[Path]:
