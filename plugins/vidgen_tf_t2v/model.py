@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from vidgen_tf_t2v.conversion import METHOD, UNET
 from vidgen_tf_t2v.ddim import DIFFUSIONS
 from vidgen_tf_t2v.published import read_unet, reads_conditions
 
+FRAMES = 16
+"""Of the videos that the published checkpoints were trained on, but for those whose name says otherwise."""
+
 
 def load(
     path: str | None = None,
@@ -21,7 +25,7 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     variant: str | None = None,
-    trained_frames: int = 0,
+    trained_frames: int | None = None,
     diffusion: str | None = None,
     head_width: int | None = None,
 ) -> Backbone:
@@ -32,7 +36,8 @@ def load(
             of it.
         parts: A diffusers folder or hub id whose VAE, text encoder and tokenizer are taken.
         variant: Which files of those to prefer, such as ``fp16``.
-        trained_frames: Frames the model was trained for.
+        trained_frames: Frames the model was trained for; None takes them from the file's name, ``..._32frames_...``, or
+            those of the others.
         diffusion: One of ``DIFFUSIONS``; None takes what the file tells, as those do that were trained here, else that
             of the published checkpoints: TF-T2V's for one that reads spatial conditions, or ModelScope's.
         head_width: Features of an attention head, which the file does not tell either; None is as published.
@@ -48,6 +53,9 @@ def load(
     if diffusion is not None and diffusion not in DIFFUSIONS:
         raise BadRequest(f"model.diffusion={diffusion} is not known.{nearest(diffusion, DIFFUSIONS)}")
     file = loading.located(path)
+    if trained_frames is None:
+        named = re.search(r"(\d+)_?frames", file.name)
+        trained_frames = int(named[1]) if named else FRAMES
     if file.is_dir():
         return _converted(file, parts, dtype, variant, trained_frames, diffusion)
     if not file.is_file():

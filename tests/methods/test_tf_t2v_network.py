@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,8 +28,10 @@ from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
+from vidgen_core.moments import Moments
 from vidgen_core.request import Request
-from vidgen_core.testing import request, video
+from vidgen_core.run import Run, Window, lay_out, opened
+from vidgen_core.testing import make_run, request, video
 from vidgen_core.video import read_video
 
 # -------------------------------------------------------------------------------------------- the published file
@@ -102,6 +105,61 @@ class TestCheckpoint:
         assert not compose(["method=tf_t2v", "model=tf_t2v"]).request.videos
         with pytest.raises(BadRequest, match="The prompt is empty"):
             compose(["method=tf_t2v", "model=tiny", told, "prompt="])
+
+    def test_what_is_asked_where_nothing_is_said_is_as_in_the_release(self, file) -> None:
+        asked = compose(["method=tf_t2v", "model=tf_t2v", f"weights={file}", "prompt=a"])
+        wanted = asked.request
+        assert (wanted.num_frames, wanted.height, wanted.width) == (16, 256, 448)
+        assert (wanted.guidance_scale, wanted.num_inference_steps, wanted.fps) == (9.0, 50, 8)
+        run = Run(wanted, asked.config, Moments({}))
+        run.backbone = load(str(file), str(file.parent / "parts"))
+        assert type(run.make_scheduler()).__name__ == "DDIMScheduler"
+
+    @pytest.mark.parametrize(
+        ("name", "frames", "height", "width"),
+        [
+            ("tft2v_vcomposer_non_ema_254000.pth", 16, 256, 448),
+            ("tft2v_t2v_32frames_non_ema_560000.pth", 32, 256, 448),
+            ("tft2v_vcomposer_non_ema_270000_896x512.pth", 16, 512, 896),
+        ],
+    )
+    def test_the_published_sizes_and_lengths_go_through_with_maps_and_without_a_warning(
+        self, file, name, frames, height, width, tmp_path
+    ) -> None:
+        file = file.rename(file.with_name(name))
+        np.save(tmp_path / "depth.npy", np.ones((1, 1, 32, 56), np.float32))
+        sizes = [f"num_frames={frames}", f"height={height}", f"width={width}"]
+        asked = compose(["method=tf_t2v", "model=tf_t2v", f"weights={file}", "prompt=a", *sizes])
+        method = TFT2V(branch="motion", conditions={"depth": str(tmp_path / "depth.npy")})
+        run = make_run(asked.request, {"tf_t2v": method}, {"model": asked.config["model"]})
+        backbone = load(str(file), str(file.parent / "parts"))
+        with opened(run, backbone):
+            assert run.groups[0].windows[0].span == range(frames)
+            window = run.prepare(Window(range(frames), range(frames)))
+            assert window.latents is not None
+            assert window.latents.shape == (1, 4, frames, height // 8, width // 8)
+            assert window.condition["spatial"].shape == (1, 8, frames, height // 8, width // 8)
+            # One frame goes through the network here: more of this size take a while.
+            first = run.prepare(Window(range(1), range(1)))
+            assert first.latents is not None
+            made = backbone.predict(first.latents, T, backbone.prepare(first.condition, ("cond",)))
+        assert made.shape == first.latents.shape and made.isfinite().all()
+        assert not [note for note in run.notes if "trained for" in note]
+
+    def test_thirty_two_frames_go_through_the_network_together(self, file) -> None:
+        noisy = latents(32)
+        backbone = load(str(file), str(file.parent / "parts"))
+        made = predicted(backbone, noisy)
+        assert made.shape == noisy.shape
+        # The last is told from the first: nothing cuts them apart.
+        noisy[:, :, 31] += 1.0
+        assert not torch.equal(predicted(backbone, noisy)[:, :, 0], made[:, :, 0])
+
+    def test_more_frames_than_a_checkpoint_was_trained_for_are_told(self, file) -> None:
+        run, parts = make_run(request(num_frames=32)), str(file.parent / "parts")
+        lay_out(run, load(str(file), parts))
+        assert run.notes == ["32 frames are denoised together; the model was trained for 16."]
+        assert load(str(file), parts, trained_frames=24).trained_frames == 24
 
     def test_it_is_named_by_weights_or_as_the_path_of_the_model_beside_weights(self) -> None:
         asked = ["method=tf_t2v", "model=tf_t2v", "prompt=a"]
