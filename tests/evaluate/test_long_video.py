@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -303,6 +304,13 @@ def test_a_video_that_stops_has_lost_its_motion_and_a_jump_at_a_join_is_none(cap
     assert "moves by no more than 0.001 pixels in its first chunks" in capsys.readouterr().err
 
 
+def test_the_motion_of_every_chunk_is_told_in_order() -> None:
+    flow = Given(*((step, 0) for step in (2, 2, 9, 1, 3, 9, 1, 1)))
+    scores = Stagnation(flow, Chunks(3)).score(footage(sliding([2, 2, 9, 1, 3, 9, 1, 1])))
+    motions = {name: value for name, value in scores.items() if name.startswith("motion_chunk_")}
+    assert motions == {f"motion_chunk_{i:03d}": pytest.approx(m) for i, m in enumerate((2, 2, 1))}
+
+
 # ------------------------------------------------------------------------------------------------ drift
 
 
@@ -336,6 +344,11 @@ def test_videos_without_captions_are_scored_by_one_command(clip_folder, tmp_path
     table = capsys.readouterr().out
     seam = Seam(Chunks(4)).score(Footage("one", tmp_path / "videos" / "one.mp4", (), ()))["seam"]
     assert f"{seam:.2f} [" in table  # a number, not points
+    assert "motion_chunk" not in table
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    chunks = [f"motion_chunk_00{i}" for i in range(3)]  # of four frames each
+    means = found["rows"][""]["means"]
+    assert [means[name]["mean"] for name in chunks] == [found["videos"][0]["scores"][name] for name in chunks]
     assert "mawe: pairs 11, still pairs left out 0" in table
     assert cli.main([*command, "metric=[mawe,clip_text]"]) == 2
     assert "holds no record of what it was to show" in capsys.readouterr().err

@@ -32,7 +32,10 @@ class Stagnation:
         self._flow, self._chunks, self._ends, self._least = flow, chunks, ends, least_motion
 
     def score(self, footage: Footage) -> dict[str, float | None]:
-        """The score, and the motion of the first and of the last chunks in pixels a frame."""
+        """The score, and in pixels a frame the motion of the first and of the last chunks, and of each in order.
+
+        The report has them all in ``results.json``: ``motion_chunk_000`` and so on, as means over the videos too.
+        """
         chunks = [chunk for chunk in self._chunks.of(footage) if len(chunk) > 1] if footage.count > 1 else []
         if len(chunks) < 2:
             no_score("stagnation", footage, "has fewer than two chunks of two frames or more")
@@ -44,4 +47,6 @@ class Stagnation:
         moves = first > self._least
         if not moves:
             no_score("stagnation", footage, f"moves by no more than {self._least} pixels in its first chunks")
-        return {"stagnation": 1 - last / first if moves else None, "motion_first": first, "motion_last": last}
+        series = {f"motion_chunk_{index:03d}": float(mean) for index, mean in enumerate(by_chunk)}
+        score = 1 - last / first if moves else None
+        return {"stagnation": score, "motion_first": first, "motion_last": last, **series}
