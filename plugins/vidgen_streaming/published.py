@@ -29,6 +29,9 @@ DENOISER = "denoiser."
 IMAGE_ENCODER = "image_encoder.model."
 """Prefix of the anchor's encoder, in OpenCLIP's layout."""
 
+AS_PUBLISHED = "scheduler=ddim scheduler.eta=1 guidance_scale=7.5"
+"""How the released chunks are sampled; the model's own defaults are those of its short videos."""
+
 TEMPORAL = ("temp_convs.", "temp_attentions.", "transformer_in.")
 """Parts of the names of the U-Net's temporal layers: published with it, but they never train (section 4.2)."""
 
@@ -116,7 +119,8 @@ def converted(tensors: Mapping[str, Tensor]) -> Converted | None:
     return Converted(
         files={"methods/streaming.safetensors": {**parts.own, **base, **encoder}},
         left_out=dict.fromkeys(FROZEN, "a copy of public weights, which the model's own folder brings"),
-        use="vidgen method=streaming model=modelscope weights={folder}/methods/streaming.safetensors prompt='...'",
+        use="vidgen method=streaming model=modelscope weights={folder}/methods/streaming.safetensors "
+        f"{AS_PUBLISHED} prompt='...'",
     )
 
 

@@ -70,7 +70,9 @@ class TestRoundTrip:
         assert f"the layout of 'streaming', {len(published())} tensors" in lines[0]
         assert [line[:25] for line in lines[1:]] == ["left out: 1 of 'vae.': a ", "left out: 1 of 'text_enco"]
         assert file == str(tmp_path / "methods" / "streaming.safetensors") and Path(file).is_file()
-        assert f"method=streaming model=modelscope weights={file}" in use
+        assert (
+            f"method=streaming model=modelscope weights={file} scheduler=ddim scheduler.eta=1 guidance_scale=7.5" in use
+        )
 
     def test_tensors_that_share_memory_or_have_gaps_are_written_apart(self, tmp_path: Path) -> None:
         tensors = dict(published())
