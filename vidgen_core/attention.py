@@ -7,7 +7,7 @@ cannot run is an error, never a fallback. B batch, N queries, L keys, h heads, d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -190,7 +190,7 @@ def install(
 
     Args:
         where: Chooses the attention modules by name and module.
-        build: Makes the new processor; wrapping composes in list order.
+        build: Makes the new processor; wrapping composes in the order in which methods are attached.
         owner: The method's name, for conflicts.
         replaces: True when the processor in place is not called any more.
 
@@ -234,6 +234,26 @@ def _standing(network: nn.Module) -> dict[str, list[Standing]]:
     return found
 
 
+def _of_this_run(standing: Sequence[Standing]) -> Sequence[Standing]:
+    """Those after the core's own, which a run inside another one puts in anew."""
+    last = max((place for place, one in enumerate(standing) if one.owner == "core"), default=-1)
+    return standing[last + 1 :]
+
+
+def uncalled(network: nn.Module, called: Collection[int]) -> tuple[str, str]:
+    """An attention whose wrappers never call the core's processor, and their owner; empty where all do.
+
+    Args:
+        called: ``id`` of the processors that were called.
+    """
+    for name, standing in _standing(network).items():
+        own = _of_this_run(standing)
+        core = standing[-len(own) - 1] if own and len(own) < len(standing) else None
+        if core is not None and id(core.processor) not in called and not any(one.replaces for one in own):
+            return name, own[0].owner
+    return "", ""
+
+
 def _check_replaced(name: str, kind: str, standing: Iterable[Standing], owner: str) -> None:
     for other, replaces, _ in standing:
         if replaces:
@@ -258,17 +278,26 @@ def kind_of(name: str, module: Attention) -> str:
 def verify_claims(network: nn.Module, claims: Mapping[str, Collection[str]]) -> None:
     """Raise VidgenError for processors that are in place and of which others were not told.
 
+    A method that claims a kind of attention claims all that it touches: it comes before those that claim none, and two
+    such are told apart before weights load.
+
     Args:
         claims: Method -> the kinds of attention that its ``attach`` claims.
     """
     for name, module in attentions(network):
         standing = _standing(network).get(name, [])
         kind = kind_of(name, module)
-        for owner, replaces, _ in standing:
-            if replaces and owner != "core" and kind not in claims.get(owner, ()):
+        for owner, replaces, _ in _of_this_run(standing):
+            if owner not in claims:
                 raise VidgenError(
-                    f"The method '{owner}' replaces the attention of '{name}' and does not claim it, so that another "
-                    f"could replace it too. Mark its attach with @hookimpl(claims='{kind}')."
+                    f"The attention of '{name}' has a processor of '{owner}', which is no method of this run. Methods "
+                    f"install under their own name: owner='{next(iter(claims), 'my_method')}'."
+                )
+            if (replaces or claims[owner]) and kind not in claims[owner]:
+                what = "replaces" if replaces else "wraps"
+                raise VidgenError(
+                    f"The method '{owner}' {what} the attention of '{name}' and does not claim it, so that another "
+                    f"could replace it too. Mark its attach with @hookimpl(claims='{kind}'), beside what it claims."
                 )
         if standing and module.processor is not standing[-1].processor:
             methods = " or ".join(f"'{method}'" for method in claims)

@@ -13,7 +13,7 @@ from typing import Any
 
 from vidgen_core.card import READS, Plugin, check_pair, warning_of
 from vidgen_core.catalog import Key, Option
-from vidgen_core.errors import BadRequest, nearest
+from vidgen_core.errors import BadRequest, Conflict, nearest
 from vidgen_core.overrides import FILES, PROMPTS, Override, from_python, is_literal, parse, spelled_out
 from vidgen_core.plugin import Found, catalog_of, conf_packages, discover, method_plugin
 from vidgen_core.prompts import looks_like_a_list, read_videos
@@ -218,6 +218,14 @@ def _choices(
     advisers = [catalog["model"][choices["model"]], *(catalog["method"][name] for name in methods)]
     for group in choices:
         wanted = [adviser.value(f"group_defaults.{group}") for adviser in advisers]
+        objectives = {wish: name for name, wish in zip(methods, wanted[1:], strict=True) if wish}
+        if group == "objective" and len(objectives) > 1 and group not in written:
+            (one, first), (other, second) = list(objectives.items())[:2]
+            raise Conflict(
+                f"The methods '{first}' and '{second}' train by different objectives, and a training has one. Leave "
+                f"one of them out, or pick: objective={one} or objective={other}.",
+                over="training_step",
+            )
         choices[group] = next((option for option in reversed(wanted) if option), choices[group])
     return choices | written
 

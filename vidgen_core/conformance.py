@@ -12,15 +12,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidgen_core import hookimpl
+from vidgen_core.attention import SelfAttention, TextCrossAttention, uncalled
 from vidgen_core.config import Composed, compose
 from vidgen_core.hookspecs import HOOK_API_VERSION, kinds
 from vidgen_core.instantiate import built_methods
@@ -43,7 +45,8 @@ Method = str | Path | Callable[[], object]
 def check_method(method: Method, *, training: Mapping[str, Any] | None = None, **keys: Any) -> None:
     """Raise unless a method keeps the contract; AssertionError says in one paragraph what is broken, and the mend.
 
-    Checked: its card is light to import and says what it goes with; its hooks have the right names and arguments;
+    Checked: its card is light to import and says what it goes with; its hooks have the right names and arguments, and
+    claim what they supply or replace; those of others are called beside it;
     constructed twice and run twice, between other runs, it makes the same video, and leaves the global random numbers
     alone; the backbone is as it was found, also after an exception; two videos of an odd size come out together as each
     alone; one frame and bfloat16 work; and it trains a step, if it has hooks for that.
@@ -60,6 +63,7 @@ def check_method(method: Method, *, training: Mapping[str, Any] | None = None, *
     check_card(subject)
     check_hooks(subject)
     video = check_generators(subject)
+    check_others_called(subject)
     check_left_as_found(subject)
     check_same_video(subject, video)
     check_batch(subject)
@@ -177,14 +181,66 @@ def check_card(subject: Subject) -> None:
 
 
 def check_hooks(subject: Subject) -> None:
-    """Every function that is named as a hook is one; wrong names and arguments were refused already."""
-    for hook in kinds():
-        function = getattr(subject.methods[subject.name], hook, None)
-        subject.require(
-            not callable(function) or hasattr(function, "vidgen_impl"),
-            f"has a function '{hook}' that is never called. Mark it with @vidgen_core.hookimpl, or name it otherwise",
-        )
+    """There is a hook; unmarked ones, wrong names and arguments were refused already."""
     subject.require(any(map(subject.implements, kinds())), "implements no hook")
+
+
+def check_others_called(subject: Subject) -> None:
+    """Processors call the one that they wrap or say that they replace it, and an owner of ``sample`` calls the rest."""
+    called: set[int] = set()
+
+    def noting(kind: type) -> Callable[..., Any]:
+        call = kind.__call__
+
+        def noted(self: Any, *arguments: Any, **named: Any) -> Any:
+            called.add(id(self))
+            return call(self, *arguments, **named)
+
+        return noted
+
+    others = _Others(called)
+    with ExitStack() as stack:
+        for kind in (SelfAttention, TextCrossAttention):
+            stack.enter_context(patch.object(kind, "__call__", noting(kind)))
+        subject.video({**subject.made(), "others": others})
+    module, owner = others.uncalled
+    subject.require(
+        not module,
+        f"puts a processor of '{owner}' around the attention of '{module}' that never calls the one in place. Say so, "
+        "install(..., replaces=True), and claim that kind of attention",
+    )
+    if subject.implements("sample"):
+        silent = [hook for hook in ("recall", "after_step", "on_step") if hook not in others.hooks]
+        subject.require(
+            not silent,
+            f"owns `sample` and calls no other's {' and '.join(silent)}. A sampler prepares windows by run.prepare, "
+            "and calls run.moments.after_step and on_step",
+        )
+
+
+class _Others:
+    """A second method of a run: which of its hooks are called, and which of the core's processors are not."""
+
+    def __init__(self, called: set[int]) -> None:
+        self.called, self.hooks, self.uncalled = called, set[str](), ("", "")
+
+    @hookimpl
+    def recall(self) -> dict[str, Any]:
+        self.hooks.add("recall")
+        return {}
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.hooks.add("after_step")
+
+    @hookimpl
+    def on_step(self) -> None:
+        self.hooks.add("on_step")
+
+    @hookimpl
+    def deliver(self, run: Run) -> None:
+        if run.backbone.denoiser is not None:
+            self.uncalled = uncalled(run.backbone.denoiser, self.called)
 
 
 # ---------------------------------------------------------------------------------------------------- state

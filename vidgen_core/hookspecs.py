@@ -47,7 +47,8 @@ Kinds, enforced by ``moments.py`` before any weight loads:
     The result is ignored; all run.
 
 ``attach`` claims the kinds of attention that it replaces: ``self_attention``, ``cross_attention``,
-``temporal_attention``. What wraps needs no claim, and comes around what replaces.
+``temporal_attention``. What wraps needs no claim, and comes around what replaces. A sole hook that its method cannot do
+without claims itself, ``@hookimpl(claims="plan")``, and ``owner.plan=`` cannot take it away.
 
 No hook is called inside a network's ``forward``: there a method is made of modules and processors that ``attach``
 installs. Tensors: B videos, C channels, F frames, h w latent cells, H W pixels, L text tokens, D features.
@@ -91,9 +92,6 @@ Spec = TypeVar("Spec", bound=Callable[..., Any])
 _implements = pluggy.HookimplMarker("vidgen")
 _hookspec = pluggy.HookspecMarker("vidgen")
 
-CLAIMING = ("attach", "recall", "condition", "trainable")
-"""Hooks in which there is something that only one method can have."""
-
 ATTENTIONS = ("self_attention", "cross_attention", "temporal_attention")
 """What ``attach`` can claim."""
 
@@ -113,8 +111,9 @@ def hookimpl(function: Any = None, *, claims: str | tuple[str, ...] = (), **opti
 
     Args:
         claims: What only one method of a run can have, a name or several: what a collect hook supplies, the kinds of
-            attention that ``attach`` replaces. Two methods that claim the same are refused before weights load, and
-            what is supplied or replaced without a claim is refused.
+            attention that ``attach`` replaces, a sole hook itself. Two methods that claim the same are refused before
+            weights load (in ``trainable`` where they train), and what is supplied or replaced without a claim is
+            refused.
     """
 
     def mark(function: Spec) -> Spec:
@@ -127,6 +126,16 @@ def hookimpl(function: Any = None, *, claims: str | tuple[str, ...] = (), **opti
 def claims_of(method: object, hook: str) -> tuple[str, ...]:
     """What a method claims in one of its hooks."""
     return getattr(getattr(method, hook, None), "vidgen_claims", ())
+
+
+def claimable(hook: str) -> tuple[str, ...] | None:
+    """What can be claimed in a hook; None is whatever it supplies."""
+    if hook == "attach":
+        return ATTENTIONS
+    kind = kinds().get(hook)
+    if kind == COLLECT and hook != "losses":
+        return None
+    return (hook,) if kind == SOLE else ()
 
 
 def _kind(kind: str, instead: str = "") -> Callable[[Spec], Spec]:

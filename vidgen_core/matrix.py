@@ -13,7 +13,7 @@ from io import StringIO
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
-from vidgen_core.errors import Conflict, VidgenError
+from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.plugin import Found, method_plugin
 from vidgen_core.trial import composed_trial, trains_only, trial_keys, video_of
 
@@ -92,9 +92,9 @@ class Matrix:
         loaded: list[str] = []
         try:
             together = self._video(methods, methods, lambda: loaded.append("weights"))
-        except Conflict as conflict:
+        except BadRequest as conflict:
             if not loaded and sum(f"'{name}'" in str(conflict) for name in methods) > 1:
-                return Verdict(methods, REFUSED, conflict.over, str(conflict))
+                return Verdict(methods, REFUSED, getattr(conflict, "over", "request"), str(conflict))
             late = "This is told only when weights are loaded: hooks must say so by `claims`, or a card by `excludes`."
             return Verdict(methods, FAULTY, told=f"{conflict} {late}")
         except (Exception, SystemExit) as error:  # a method may fail in any way

@@ -10,17 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from vidgen_core import hookspecs
 from vidgen_core.errors import BadRequest, Conflict, VidgenError, nearest
 
+if TYPE_CHECKING:
+    from vidgen_core.request import Request
+
 CORE = "core"
 
 OBJECTIVE = "objective"
-"""Its name among the methods of a training; it is no method, and need not claim what it supplies."""
+"""Its name among the methods of a training."""
 
 
 class Moments:
@@ -56,31 +59,31 @@ class Moments:
         self.failed_in = "the run"  # the hook that raised and its owner, where it was one
         # A prefix, so that no method can have the name of one of the house's observers.
         everyone = {**self.methods, **{f"{CORE}.{name}": observer for name, observer in self.observers.items()}}
-        self._manager = pluggy.PluginManager("vidgen")
-        self._manager.add_hookspecs(hookspecs)
-        for name, plugin in everyone.items():
-            self._register(name, plugin)
-        implementers = {hook: [n for n in everyone if self._implements(n, hook)] for hook in self._kinds}
-        self._check_owners(implementers)
+        # A manager each, so that every hook is called by owner: pluggy passes only the arguments that it declares.
+        hooks = {name: self._registered(name, plugin).hook for name, plugin in everyone.items()}
+        implementers = {
+            hook: [name for name, own in hooks.items() if getattr(own, hook).get_hookimpls()] for hook in self._kinds
+        }
         self._claims = {
             hook: {n: hookspecs.claims_of(everyone[n], hook) for n in names} for hook, names in implementers.items()
         }
-        for hook in hookspecs.CLAIMING:
-            if hook != "trainable":  # what several have learnt may well be used together
-                self.check_claims(hook)
+        self._check_owners(implementers)
+        for hook in ("attach", "recall", "condition"):  # what several have learnt may well be used together
+            self.check_claims(hook)
         # What replaces attention goes inside what wraps it, wherever the list names it.
         implementers["attach"].sort(key=lambda name: not self._claims["attach"][name])
-        # One caller per (hook, owner), fixed for the run: pluggy still passes only the arguments a hook declares.
         self._callers: dict[str, list[tuple[str, Callable[..., Any]]]] = {
-            hook: [(name, self._caller(hook, name, everyone)) for name in names] for hook, names in implementers.items()
+            hook: [(name, getattr(hooks[name], hook)) for name in names] for hook, names in implementers.items()
         }
 
     # -------------------------------------------------------------------------------------- registration
 
-    def _register(self, name: str, plugin: object) -> None:
+    def _registered(self, name: str, plugin: object) -> pluggy.PluginManager:
+        manager = pluggy.PluginManager("vidgen")
+        manager.add_hookspecs(hookspecs)
         try:
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
+            manager.register(plugin, name)
+            manager.check_pending()
         except pluggy.PluginValidationError as error:
             for hook in hookspecs.marked(plugin):
                 if hook in hookspecs.REMOVED:
@@ -101,6 +104,13 @@ class Moments:
                             f"only: {', '.join(known)}.{nearest(argument, known)}"
                         ) from error
             raise BadRequest(f"The method '{name}' cannot be registered: {error}") from error
+        for hook in self._kinds if name in self.methods else ():
+            function = getattr(plugin, hook, None)
+            if callable(function) and not hasattr(function, "vidgen_impl"):
+                raise BadRequest(
+                    f"The method '{name}' has a function '{hook}' that is never called. Mark it with "
+                    "@vidgen_core.hookimpl, also where it overrides one that is marked, or name it otherwise."
+                )
         for hook in hookspecs.marked(plugin):
             _check_plain(name, hook, getattr(plugin, hook))
         going = hookspecs.deprecated()
@@ -109,14 +119,7 @@ class Moments:
             for hook in (hookspecs.marked(plugin) if going else ())
             if hook in going
         ]
-
-    def _implements(self, name: str, hook: str) -> bool:
-        plugin = self._manager.get_plugin(name)
-        return any(impl.plugin is plugin for impl in getattr(self._manager.hook, hook).get_hookimpls())
-
-    def _caller(self, hook: str, name: str, everyone: Mapping[str, object]) -> Callable[..., Any]:
-        others = [plugin for other, plugin in everyone.items() if other != name]
-        return self._manager.subset_hook_caller(hook, remove_plugins=others)
+        return manager
 
     def _check_owners(self, implementers: dict[str, list[str]]) -> None:
         for hook, owner in self._owners.items():
@@ -130,15 +133,24 @@ class Moments:
                     f"owner.{hook}={owner}, but '{owner}' does not implement '{hook}'."
                     f"{nearest(owner, [CORE, *implementers[hook]])}"
                 )
+            for name in self._keeping(hook):
+                if name != owner:
+                    told = f"owner.{hook}={owner} takes '{hook}' from '{name}', which cannot do without it."
+                    raise Conflict(f"{told} Leave '{name}' out, or do not pick.", over=hook)
             implementers[hook] = [] if owner == CORE else [owner]
         for hook, kind in self._kinds.items():
             if kind == hookspecs.SOLE and len(implementers[hook]) > 1:
-                names = implementers[hook]
+                names, keeping = implementers[hook], self._keeping(hook)
+                picks = [f"owner.{hook}={name}" for name in keeping or names] if len(keeping) < 2 else []
                 raise Conflict(
                     f"{' and '.join(repr(n) for n in names)} both want to own '{hook}', which has one owner. Leave one "
-                    f"out, or pick: {' or '.join(f'owner.{hook}={n}' for n in names)}.",
+                    f"out{', or pick: ' if picks else ''}{' or '.join(picks)}.",
                     over=hook,
                 )
+
+    def _keeping(self, hook: str) -> list[str]:
+        """The methods that cannot do without a sole hook of theirs, because they claim it."""
+        return [name for name, claims in self._claims[hook].items() if hook in claims]
 
     def claims(self, hook: str) -> dict[str, tuple[str, ...]]:
         """Method -> what it claims in a hook."""
@@ -148,11 +160,15 @@ class Moments:
         """Raise Conflict where two methods claim the same in a hook."""
         owner: dict[str, str] = {}
         for name, claims in self._claims[hook].items():
-            for claim in claims:
+            # What a method supplies under its own name is its own without a claim.
+            for claim in dict.fromkeys(claims if hook == "attach" else (name, *claims)):
                 if claim in owner:
+                    mend = "Leave one of them out."
+                    if OBJECTIVE in (owner[claim], name):
+                        mend = "Choose another objective=, or leave the method out."
                     raise Conflict(
                         f"The methods '{owner[claim]}' and '{name}' cannot be combined: both own '{claim}' in their "
-                        f"hook '{hook}', which can have one owner. Leave one of them out.",
+                        f"hook '{hook}', which can have one owner. {mend}",
                         over=hook,
                     )
                 owner[claim] = name
@@ -231,19 +247,14 @@ class Moments:
             for key, value in (self._call(hook, owner, caller, arguments) or [{}])[0].items():
                 if hook != "losses":
                     self._check_claimed(hook, owner, key)
-                if key in merged and hook != "losses":
-                    raise Conflict(
-                        f"'{merged[key][0]}' and '{owner}' both supply '{key}' in the hook '{hook}'. They cannot run "
-                        "together: leave one out.",
-                        over=hook,
-                    )
-                # Losses are summed, so that two of one name go together: the log tells whose is whose.
-                merged[key if key not in merged else f"{owner}.{key}"] = owner, value
+                elif key in merged:  # all terms are summed, those of one name too
+                    value = merged[key][1] + value
+                merged[key] = owner, value
         return merged
 
     def _check_claimed(self, hook: str, owner: str, key: str) -> None:
         name = key.partition(".")[0]
-        if owner in self.methods and owner != OBJECTIVE and name not in (owner, *self._claims[hook][owner]):
+        if name not in (owner, *self._claims[hook][owner]):
             raise VidgenError(
                 f"The method '{owner}' supplies '{key}' in its hook '{hook}' and claims no '{name}', so that another "
                 f"could supply it too. Mark the hook with @hookimpl(claims='{name}'), or begin the name with the "
@@ -256,9 +267,11 @@ class Moments:
     def _chain(self, hook: str, arguments: dict[str, Any]) -> Any:
         if hook == "attach":
             return self._attached(arguments)
-        carried = _CARRIED[hook]
+        carried, arranged = _CARRIED[hook], dict[str, str]()
         for owner, caller in self._callers[hook]:
             results = self._call(hook, owner, caller, arguments)
+            if results and hook == "prepare_request":
+                _check_arranged(owner, arguments[carried], results[0], arranged)
             if results:
                 arguments = {**arguments, carried: results[0]}
         return arguments[carried]
@@ -270,7 +283,7 @@ class Moments:
             for owner, caller in self._callers["attach"]:
                 contexts: Sequence[AbstractContextManager[None]] = self._call("attach", owner, caller, arguments)
                 for context in contexts:
-                    stack.enter_context(context)
+                    self._guarded("attach", owner, stack.enter_context, {"cm": context})
             yield
 
     def _observe(self, hook: str, arguments: dict[str, Any]) -> None:
@@ -287,26 +300,44 @@ _CARRIED = {
 """The argument of each chain hook that is handed from one method to the next."""
 
 
+def _check_arranged(owner: str, before: Request, after: Request, arranged: dict[str, str]) -> None:
+    """Raise Conflict where a method arranges anew what an earlier one arranged: ``arranged``, what -> who."""
+
+    def scenes(request: Request) -> list[list[tuple[int, int]]]:
+        return [[(scene.start, scene.stop) for scene in video.scenes] for video in request.videos]
+
+    changed = {
+        "lay scenes on the frames": scenes(before) != scenes(after),
+        "set the number of frames": before.num_frames != after.num_frames,
+    }
+    for what in (what for what, differs in changed.items() if differs):
+        if what in arranged:
+            raise Conflict(
+                f"The methods '{arranged[what]}' and '{owner}' cannot be combined: both {what}, in their hook "
+                "'prepare_request'. Leave one of them out.",
+                over="prepare_request",
+            )
+        arranged[what] = owner
+
+
 def _check_plain(name: str, hook: str, function: Any) -> None:
     """Raise BadRequest for what pluggy knows but a run would pass over in silence."""
-    for option in ("hookwrapper", "wrapper", "tryfirst", "trylast", "optionalhook"):
-        if function.vidgen_impl.get(option):
+    for option in ("hookwrapper", "wrapper", "tryfirst", "trylast", "optionalhook", "specname"):
+        if value := function.vidgen_impl.get(option):
             raise BadRequest(
-                f"The method '{name}' marks its hook '{hook}' with {option}=True, which vidgen does not heed: methods "
-                "are called in the order of method=[...], each given what the one before it returned. Write @hookimpl "
-                "alone."
+                f"The method '{name}' marks its hook '{hook}' with {option}={value}, which vidgen does not heed: "
+                "methods are called in the order of method=[...], each given what the one before it returned. Write "
+                "@hookimpl alone."
             )
-    claims = getattr(function, "vidgen_claims", ())
-    if claims and hook not in hookspecs.CLAIMING:
-        raise BadRequest(
-            f"The method '{name}' claims '{claims[0]}' in its hook '{hook}', where there is nothing to claim, only in: "
-            f"{', '.join(hookspecs.CLAIMING)}."
-        )
-    for claim in claims if hook == "attach" else ():
-        if claim not in hookspecs.ATTENTIONS:
+    for claim in getattr(function, "vidgen_claims", ()):
+        allowed = hookspecs.claimable(hook)
+        if allowed is not None and claim not in allowed:
+            only = f"only: {', '.join(allowed)}" if allowed else "nothing"
+            raise BadRequest(f"The method '{name}' claims '{claim}' in its hook '{hook}', which can claim {only}.")
+        if "." in claim:
             raise BadRequest(
-                f"The method '{name}' claims '{claim}' in its hook 'attach', which replaces kinds of attention."
-                f"{nearest(claim, hookspecs.ATTENTIONS)}"
+                f"The method '{name}' claims '{claim}' in its hook '{hook}'. A claim is what names begin with, up to "
+                f"the first dot: claims='{claim.partition('.')[0]}'."
             )
     known = inspect.signature(getattr(hookspecs, hook)).parameters if hasattr(hookspecs, hook) else {}
     for argument in inspect.signature(function).parameters.values():

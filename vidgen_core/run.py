@@ -160,6 +160,7 @@ class Run:
         if "text" not in named:
             named["text"] = conditioning.text_per_frame(self, window)
         window.condition = moments.refine_condition(run=self, window=window, condition=conditioning.Condition(named))
+        self._check_tokens(window.condition)
         unread = set(window.condition) - self.backbone.reads
         if unread:
             raise VidgenError(
@@ -167,6 +168,16 @@ class Run:
                 "reads it adds its name to backbone.reads in its attach hook."
             )
         return window
+
+    def _check_tokens(self, condition: conditioning.Condition) -> None:
+        """Raise VidgenError for image tokens beside the text under a name that another method could use too."""
+        for branch in ("cond", "uncond"):
+            for source in condition.branch(branch)["text"].tokens:
+                if source.partition(".")[0] not in self.moments.methods:
+                    raise VidgenError(
+                        f"Image tokens stand beside the text as '{source}', the name of no method of this run, so that "
+                        f"another could take it too. Methods use their own: {', '.join(self.moments.methods)}."
+                    )
 
     def decode(self, window: Window) -> Iterator[FrameBlock]:
         """The kept frames of a finished window, a few at a time; ``remember`` sees them all before they leave.
@@ -244,8 +255,22 @@ def attached(run: Run, backbone: Backbone | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(placements.placed(backbone, run.placement))
         stack.enter_context(backbone.attention_installed(str(run.config.get("attention") or "auto")))
-        stack.enter_context(run.moments.attach(run=run, backbone=backbone))
+        stack.enter_context(methods_attached(run, backbone))
+        yield
+
+
+@contextmanager
+def methods_attached(run: Run, backbone: Backbone) -> Iterator[None]:
+    """What the methods install is in the backbone inside the context, and nothing that others were not told of."""
+    before = {*backbone.methods, *backbone.preparers}
+    with run.moments.attach(run=run, backbone=backbone):
         backbone.verify_attention(run.moments.claims("attach"))
+        strange = {*backbone.methods, *backbone.preparers} - before - run.moments.methods.keys()
+        if strange:
+            raise VidgenError(
+                f"backbone.methods or backbone.preparers has '{min(strange)}', the name of no method of this run, so "
+                f"that another could take it too. Methods use their own: {', '.join(run.moments.methods)}."
+            )
         yield
 
 

@@ -137,7 +137,9 @@ class Predict:
 
     def _equal_lengths(self, branches: Sequence[str]) -> bool:
         texts = [self.window.condition.branch(branch)["text"] for branch in branches]
-        return len({text.length for text in texts}) == 1
+        # Of text and of every source of image tokens: those of one are not read in the place of another's.
+        lengths = [{"": text.embeds.shape[1]} | {s: t.shape[1] for s, t in text.tokens.items()} for text in texts]
+        return all(one == lengths[0] for one in lengths)
 
     def _predict(self, branches: tuple[str, ...], latents: Tensor) -> Tensor:
         inputs: ModelInput | None = self.window.inputs.get(branches)

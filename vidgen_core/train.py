@@ -27,7 +27,7 @@ from vidgen_core.instantiate import built_methods, instantiate
 from vidgen_core.moments import OBJECTIVE, Moments
 from vidgen_core.noise import seed_of
 from vidgen_core.placement import Placement
-from vidgen_core.run import CORE_HOOKS, Run, batches_of
+from vidgen_core.run import CORE_HOOKS, Run, batches_of, methods_attached
 from vidgen_core.run_folder import choose_folder, claim_folder, is_resumed
 from vidgen_core.training.checkpoints import Checkpoints
 from vidgen_core.training.export import write_result
@@ -211,8 +211,7 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     guidance = "two_pass" if accelerator.device.type == "cpu" else "batched"
     run.place(backbone, Placement(accelerator.device, torch.float32, guidance=guidance))
     stack.enter_context(backbone.attention_installed(str(config["attention"])))
-    stack.enter_context(run.moments.attach(run=run, backbone=backbone))
-    backbone.verify_attention(run.moments.claims("attach"))
+    stack.enter_context(methods_attached(run, backbone))
     stack.enter_context(dropout_of((backbone.denoiser, backbone.methods), options["dropout"]))
     if options["gradient_checkpointing"]:
         stack.enter_context(gradient_checkpointing(backbone.denoiser, backbone.methods))

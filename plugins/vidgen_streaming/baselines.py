@@ -24,7 +24,7 @@ class LastFrame(Chunked):
         super().__init__(overlap=1, **options)
         self.last: Tensor | None = None  # (B, C, 1, h, w)
 
-    @hookimpl
+    @hookimpl(claims="plan")
     def plan(self, run: Run) -> list[Group]:
         """As always; nothing is known yet."""
         self.last = None

@@ -91,7 +91,7 @@ class Streaming(Chunked):
         self.tuned_layers: Exchange
         self.forget()
 
-    @hookimpl
+    @hookimpl(claims="plan")
     def plan(self, run: Run) -> list[Group]:
         """A chunk after the other; nothing is remembered yet."""
         self.forget()

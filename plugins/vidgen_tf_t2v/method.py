@@ -297,7 +297,7 @@ class TFT2V:
         if histogram is not None:
             assert self.networks.histogram is not None
             tokens = self.networks.histogram(histogram[..., 0, 0].transpose(1, 2))
-            cond, uncond = (with_frames(branch, tokens, HISTOGRAM) for branch in (cond, uncond))
+            cond, uncond = (with_frames(branch, tokens, f"{self.name}.{HISTOGRAM}") for branch in (cond, uncond))
         return Condition({**condition, "text": Branches(cond, uncond)})
 
     def image_slots(self, run: Run) -> tuple[Tensor | None, Tensor | None]:

@@ -55,7 +55,7 @@ class Inflation(ABC):
         self.check_request(request)
         return None
 
-    @hookimpl(claims="self_attention")
+    @hookimpl
     @contextmanager
     def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
         """Inflate the image model, and put in what was learnt."""

@@ -126,6 +126,13 @@ class TuneAVideo(Inflation):
         """Only the image U-Net of an inflated model's folder; its temporal tensors are put in by ``attach``."""
         return ImageBackbone(read_inflated(path, dtype))
 
+    @hookimpl(claims="self_attention")
+    @contextmanager
+    def attach(self, run: Run, backbone: Backbone) -> Iterator[None]:
+        """Inflate the image model, whose self-attention sees other frames too, and put in what was learnt."""
+        with super().attach(run, backbone):
+            yield
+
     @contextmanager
     def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
         """ST-attention is in the image model, and its scheduler is read as inversion needs it, inside the context."""

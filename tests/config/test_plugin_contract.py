@@ -9,7 +9,7 @@ import pytest
 
 from vidgen_core import Plugin, card, cli, hookimpl, hookspecs
 from vidgen_core.config import compose
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, Conflict
 from vidgen_core.moments import Moments
 from vidgen_core.plugin import Found, discover, with_needs
 from vidgen_core.unpackaged import joined, of_object
@@ -183,6 +183,19 @@ def test_a_command_that_is_not_there_or_fails(capsys, install_plugin) -> None:
 
 def with_cards(**needs: tuple[str, ...]) -> dict[str, Found]:
     return {name: Found(name, name, "1", Plugin(name, "a test", name, needs=needed)) for name, needed in needs.items()}
+
+
+def test_methods_that_train_by_different_objectives_are_refused_until_one_is_picked(install_plugin) -> None:
+    yaml = "# @package methods.mine\n_target_: third_party_mine.M\ngroup_defaults:\n  objective: denoising\n"
+    install_plugin("mine", CARD.format(more=""), {"conf/method/mine.yaml": yaml})
+    asked = ["method=[mine,streaming]", "model=tiny"]
+    with pytest.raises(
+        Conflict, match="'mine' and 'streaming' train by different.*objective=denoising or objective="
+    ):
+        compose(asked, entry="train")
+    picked = compose([*asked, "objective=denoising"], entry="train").config["objective"]["_target_"]
+    assert picked == compose(["model=tiny"], entry="train").config["objective"]["_target_"]
+    assert compose([*asked, "prompt=x"])
 
 
 def test_what_a_plugin_prints_when_it_is_found_is_no_answer_of_a_command(install_plugin, capsys) -> None:

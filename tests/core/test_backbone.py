@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager
 
 import pytest
@@ -87,6 +88,23 @@ def test_tokens_of_another_source_stay_with_their_text(texts) -> None:
     first, second = torch.arange(3.0)[:, None, None], torch.tensor([7.0, 8.0])[:, None, None]
     text = PerFrameText(texts, torch.tensor([[2, 0]]), {"one": first}).beside("two", second, torch.tensor([[0, 1]]))
     assert [(int(text.tokens["one"][i]), int(text.tokens["two"][i])) for i in text.index[0]] == [(2, 7), (0, 8)]
+
+
+def test_branches_with_tokens_of_other_sources_are_predicted_apart(backbone) -> None:
+    class Beside:
+        def __init__(self, branch):
+            self.branch = branch
+
+        @hookimpl
+        def refine_condition(self, condition):
+            text = condition["text"]
+            branch = getattr(text, self.branch)
+            rows = torch.ones(1, 2, branch.embeds.shape[-1])
+            told = {self.branch: branch.beside(self.branch, rows, torch.zeros_like(branch.index))}
+            return Condition({**condition, "text": dataclasses.replace(text, **told)})
+
+    batched = {"placement": {"guidance": "batched"}}
+    video(request(), {name: Beside(name) for name in ("cond", "uncond")}, config=batched, backbone=backbone)
 
 
 def processors(backbone):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.tuned import Exchange
+from vidgen_core.models.tuned import Exchange, weights_of
 
 
 @pytest.fixture
@@ -39,6 +39,17 @@ def test_layers_of_their_own_or_one_after_the_other_are_no_matter(network) -> No
     exchange(network, 1.0, "b", told, "weight").take_out()
     exchange(network, 2.0, "b", told, "weight")
     assert told == []
+
+
+def test_of_two_methods_one_may_bring_a_training_and_the_other_a_file(tmp_path) -> None:
+    (tmp_path / "run/methods").mkdir(parents=True)
+    for file in ("run/methods/a.safetensors", "b.safetensors"):
+        (tmp_path / file).touch()
+    config = {"tuned": str(tmp_path / "run"), "weights": {"b": str(tmp_path / "b.safetensors")}, "model": {}}
+    assert weights_of(config, "a") == tmp_path / "run/methods/a.safetensors"
+    assert weights_of(config, "b") == tmp_path / "b.safetensors"
+    with pytest.raises(BadRequest, match="holds nothing that 'c' learnt: it was tuned with a"):
+        weights_of(config, "c")
 
 
 def test_what_does_not_fit_is_refused_with_the_first_name(network) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from vidgen_core import hookimpl
+from vidgen_core.attention import SelfAttention, install
+from vidgen_core.conditioning import Branches, Condition
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.plugin import discover
 from vidgen_core.testing import check_method
@@ -152,9 +154,9 @@ class NeedsSinglePrecision:
 
 
 class LearnsNothing:
-    @hookimpl
+    @hookimpl(claims="vae")
     def trainable(self, backbone):
-        return {"learns_nothing.bias": backbone.vae.decoder.conv_out.bias}
+        return {"vae.decoder.conv_out.bias": backbone.vae.decoder.conv_out.bias}
 
 
 class Swallows:
@@ -165,8 +167,67 @@ class Swallows:
             yield
 
 
+class Replaces:
+    """Says neither that it does not call the processor in place, nor which attention it claims."""
+
+    @hookimpl
+    def attach(self, backbone):
+        def build(name, module, current):
+            return SelfAttention(backbone.attention, backbone.attend)
+
+        return install(backbone.denoiser, lambda name, module: "temp_" in name, build, owner="replaces")
+
+
+class Samples:
+    """Tells no other method of its steps."""
+
+    @hookimpl
+    def sample(self, run, group, denoise):
+        for window in group.windows:
+            yield run.prepare(window)
+
+
+class Named:
+    @hookimpl
+    @contextmanager
+    def attach(self, backbone):
+        backbone.methods["adapter"] = torch.nn.Identity()
+        yield
+        del backbone.methods["adapter"]
+
+
+class Beside:
+    @hookimpl
+    def refine_condition(self, condition):
+        def told(text):
+            return text.beside("image", torch.zeros(1, 1, text.embeds.shape[-1]), torch.zeros_like(text.index))
+
+        text = condition["text"]
+        return Condition({**condition, "text": Branches(told(text.cond), told(text.uncond))})
+
+
+class Renames:
+    @hookimpl
+    def trainable(self, backbone):
+        return {"renames.bias": backbone.denoiser.conv_out.bias}
+
+
 BROKEN = {
-    Unmarked: (AssertionError, "'unmarked' has a function 'plan' that is never called. Mark it with"),
+    Unmarked: (BadRequest, "'unmarked' has a function 'plan' that is never called. Mark it with"),
+    Replaces: (
+        AssertionError,
+        "never calls the one in place. Say so, install.*replaces=True",
+    ),
+    Samples: (AssertionError, "owns `sample` and calls no other's after_step and on_step"),
+    Named: (VidgenError, "has 'adapter', the name of no method of this run.*Methods use their own: named"),
+    Beside: (
+        VidgenError,
+        "beside the text as 'image', the name of no method.*their own: beside",
+    ),
+    Renames: (
+        VidgenError,
+        "'renames' trains 'renames.bias', which is the model's 'denoiser.conv_out.bias'",
+    ),
     Idle: (BadRequest, "implements a hook 'on_stp' that does not exist. Did you mean 'on_step'"),
     GlobalNoise: (AssertionError, "draws from the global random numbers"),
     Seeds: (AssertionError, "global random numbers or seeds them"),
@@ -180,7 +241,7 @@ BROKEN = {
     MixesVideos: (AssertionError, "another video in a batch of two than alone, by up to"),
     NeedsTwoFrames: (VidgenError, "'needs_two_frames' failed in its hook 'after_step'"),
     NeedsSinglePrecision: (RuntimeError, "scalar type"),
-    LearnsNothing: (VidgenError, "No loss depends on what trains: denoising on 'learns_nothing.bias'"),
+    LearnsNothing: (VidgenError, "No loss depends on what trains: denoising on 'vae.decoder.conv_out.bias'"),
 }
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
 
 from vidgen_core import hookimpl, hookspecs
@@ -129,8 +133,9 @@ def test_what_is_supplied_without_a_claim_is_refused_with_the_mend() -> None:
 @pytest.mark.parametrize(
     ("hook", "message"),
     [
-        ("attach", "claims 'attention' in its hook 'attach', which replaces kinds of attention.*self_attention"),
-        ("after_step", "claims 'attention' in its hook 'after_step', where there is nothing to claim, only in: attach"),
+        ("attach", "claims 'attention' in its hook 'attach', which can claim only: self_attention, cross_attention"),
+        ("after_step", "claims 'attention' in its hook 'after_step', which can claim nothing"),
+        ("plan", "claims 'attention' in its hook 'plan', which can claim only: plan"),
     ],
 )
 def test_a_claim_of_what_cannot_be_had_is_refused(hook, message) -> None:
@@ -139,6 +144,86 @@ def test_a_claim_of_what_cannot_be_had_is_refused(hook, message) -> None:
     function.__name__ = hook
     with pytest.raises(BadRequest, match=message):
         Moments({"mine": type("Mine", (), {hook: hookimpl(claims="attention")(function)})()})
+
+
+def test_a_name_with_a_dot_is_claimed_by_what_it_begins_with() -> None:
+    class Dotted:
+        @hookimpl(claims=("mask", "mask.soft"))
+        def condition(self): ...
+
+    with pytest.raises(BadRequest, match=r"claims 'mask.soft' .* up to the first dot: claims='mask'"):
+        Moments({"dotted": Dotted()})
+
+
+def test_the_name_of_a_method_is_its_own_claim() -> None:
+    class Named:
+        @hookimpl
+        def condition(self):
+            return {"text": 1}
+
+    assert Moments({"text": Named()}).condition(run=None, window=None) == {"text": 1}
+    with pytest.raises(Conflict, match="'talc' and 'text' cannot be combined: both own 'text'"):
+        Moments({"talc": Texts(), "text": Named()})
+
+
+def test_a_plan_that_its_method_cannot_do_without_stays_its_own() -> None:
+    class Needs:
+        @hookimpl(claims="plan")
+        def plan(self): ...
+
+    methods = {"plans": Plans(), "needs": Needs()}
+    with pytest.raises(Conflict, match=r"'plans' and 'needs' both .* out, or pick: owner.plan=needs\.$"):
+        Moments(methods)
+    assert Moments(methods, {"plan": "needs"}).owners("plan") == ["needs"]
+    for other in ("plans", "core"):
+        with pytest.raises(Conflict, match=f"owner.plan={other} takes 'plan' from 'needs', which cannot do without it"):
+            Moments(methods, {"plan": other})
+
+
+@pytest.mark.parametrize(("what", "told"), [("frames", "set the number of frames"), ("scenes", "lay scenes on the")])
+def test_two_methods_that_arrange_one_request_are_refused(what, told) -> None:
+    class Arranges:
+        def __init__(self, number):
+            self.number = number
+
+        @hookimpl
+        def prepare_request(self, request):
+            scenes = [SimpleNamespace(start=0, stop=self.number)] if what == "scenes" else []
+            video = SimpleNamespace(scenes=scenes)
+            return SimpleNamespace(num_frames=self.number if what == "frames" else 8, videos=[video])
+
+    asked = SimpleNamespace(num_frames=8, videos=[SimpleNamespace(scenes=[])])
+    agreed = Moments({"one": Arranges(4), "same": Arranges(4)}).prepare_request(request=asked)
+    assert agreed.num_frames == (4 if what == "frames" else 8)
+    with pytest.raises(Conflict, match=f"'one' and 'other' cannot be combined: both {told}"):
+        Moments({"one": Arranges(4), "other": Arranges(6)}).prepare_request(request=asked)
+
+
+def test_any_object_with_hooks_is_a_method() -> None:
+    @dataclass
+    class Compared:
+        amount: int
+
+        @hookimpl
+        def after_step(self, latents):
+            return latents + self.amount
+
+    same = Compared(2)
+    assert after_step(Moments({"one": same, "other": same, "third": Compared(2)}), 1) == 7
+
+
+def test_what_fails_as_a_context_is_entered_is_told_of_its_method() -> None:
+    class Fails:
+        @hookimpl
+        @contextmanager
+        def attach(self):
+            raise ZeroDivisionError("boom")
+            yield
+
+    moments = Moments({"fails": Fails()})
+    with pytest.raises(VidgenError, match="'fails' failed in its hook 'attach': ZeroDivisionError: boom"):
+        moments.attach(run=None, backbone=None).__enter__()
+    assert moments.failed_in == "attach of fails"
 
 
 def test_what_replaces_attention_is_attached_before_what_wraps_it() -> None:

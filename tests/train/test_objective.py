@@ -120,14 +120,16 @@ def test_two_losses_of_one_name_are_both_minimised() -> None:
         def losses(self, prediction: Any) -> dict[str, Tensor]:
             return {"denoising": prediction.output.mean()}
 
-    assert set(learner(methods={"same": Same()})(batch_of("a"))) == {"denoising", "objective.denoising"}
+    alone, both = learner()(batch_of("a")), learner(methods={"same": Same()})(batch_of("a"))
+    assert set(both) == {"denoising"}
+    assert both["denoising"] != alone["denoising"]
 
 
 def test_a_method_says_what_trains() -> None:
     class Bias:
-        @hookimpl
+        @hookimpl(claims="denoiser")
         def trainable(self, backbone: Any) -> dict[str, Tensor]:
-            return {"bias.out": backbone.denoiser.conv_out.bias}
+            return {"denoiser.conv_out.bias": backbone.denoiser.conv_out.bias}
 
     made = learner(methods={"bias": Bias()})
     assert [p is made.backbone.denoiser.conv_out.bias for p in made.parameters() if p.requires_grad] == [True]

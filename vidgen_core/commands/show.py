@@ -92,7 +92,7 @@ def _show_method(entry: Found, card: Plugin, found: Mapping[str, Found], catalog
         print(f"  hooks     {', '.join(f'{hook} ({kind})' for hook, kind in own)}")
         claims = [f"{claim} ({hook})" for hook, _ in own for claim in claims_of(method, hook)]
         if claims:
-            print(f"  claims    {', '.join(claims)}: one method of a run can have each")
+            print(f"  claims    {', '.join(claims)}: one method of a run can have each, or of a training what trains")
     except VidgenError as error:  # its options can be told all the same
         print(f"  hooks     not to be seen: {error}")
     _show_keys(f"{entry.name}.", option)

@@ -8,7 +8,7 @@ they are; what is inserted is an ordinary submodule with a name of its own. C ch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -75,14 +75,14 @@ def _through(layer: nn.Module, frames: Frames) -> Callable[..., Any]:
 @contextmanager
 def norms_over_frames(norms: Iterable[nn.GroupNorm], frames: Frames) -> Iterator[None]:
     """Group norms take their mean and variance over the frames of a video too, inside the context."""
-    changed = list(norms)
-    for norm in changed:
-        norm.__dict__["forward"] = _over_frames(norm, frames)
-    try:
+    with ExitStack() as stack:
+        for norm in norms:
+            if "forward" in norm.__dict__:  # another has changed it
+                stack.callback(norm.__dict__.__setitem__, "forward", norm.forward)
+            else:
+                stack.callback(norm.__dict__.pop, "forward")
+            norm.__dict__["forward"] = _over_frames(norm, frames)
         yield
-    finally:
-        for norm in changed:
-            del norm.__dict__["forward"]
 
 
 def _over_frames(norm: nn.GroupNorm, frames: Frames) -> Callable[[Tensor], Tensor]:

@@ -55,7 +55,11 @@ def weights_of(config: Mapping[str, Any], method: str) -> Path | None:
     None where nobody names one. Raises BadRequest where the file is not there.
     """
     if config["tuned"] is not None:
-        return tuned_file(config["tuned"], method)
+        try:
+            return tuned_file(config["tuned"], method)
+        except BadRequest:
+            if not config["weights"].get(method):  # else the training was another method's
+                raise
     named = config["weights"].get(method) or (config["model"].get("weights") or {}).get(method)
     if named is None:
         return None

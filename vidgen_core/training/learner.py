@@ -17,6 +17,7 @@ from vidgen_core.training.sharding import units_of
 
 if TYPE_CHECKING:
     from vidgen_core.data.sample import Batch
+    from vidgen_core.models.backbone import Backbone
     from vidgen_core.run import Run
 
 PARTS = {
@@ -133,6 +134,7 @@ def choose_trainables(run: Run) -> Trainables:
     """
     backbone, wanted = run.backbone, run.config["trainer"]["trainable"]
     chosen = run.moments.collected("trainable", run=run, backbone=backbone)
+    _check_names(chosen, backbone)
     if not chosen:
         if wanted not in PARTS:
             raise BadRequest(f"trainer.trainable={wanted} is not known.{nearest(wanted, PARTS)}")
@@ -145,6 +147,20 @@ def choose_trainables(run: Run) -> Trainables:
     for parameter in trainables.values():
         parameter.requires_grad_(True)
     return trainables
+
+
+def _check_names(chosen: Mapping[str, tuple[str, Tensor]], backbone: Backbone) -> None:
+    """Raise VidgenError for a parameter of the model under another name, which hides that others could train it too."""
+    parts = {"denoiser": backbone.denoiser, "vae": backbone.vae, "text_encoder": backbone.text_encoder}
+    networks = {part: network for part, network in parts.items() if network is not None}
+    own = {id(p): f"{part}.{name}" for part, network in networks.items() for name, p in network.named_parameters()}
+    for name, (owner, parameter) in chosen.items():
+        path = own.get(id(parameter), name)
+        if name != path:
+            raise VidgenError(
+                f"The method '{owner}' trains '{name}', which is the model's '{path}'. Give it that name, and mark its "
+                f"trainable with @hookimpl(claims='{path.partition('.')[0]}')."
+            )
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Autoencoder:
             vae = build_autoencoder()
         return Backbone(None, vae.to(memory_format=torch.channels_last))
 
-    @hookimpl
+    @hookimpl(claims="vae")
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
         """The whole autoencoder."""
         return {f"vae.{name}": parameter for name, parameter in backbone.vae.named_parameters()}

@@ -29,7 +29,7 @@ class Continuing(Continuation):
         self.head_weight = head_weight
         self.heads: dict[str, FrameHeads] = {}
 
-    @hookimpl
+    @hookimpl(claims=("place_heads", "identity_heads"))
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
         """The heads; the method says what trains of itself."""
         unet = backbone.denoiser

@@ -103,7 +103,7 @@ class ImageEncoder:
             clip = build_clip(tokenizer)
         return ClipBackbone(clip, tokenizer)
 
-    @hookimpl
+    @hookimpl(claims=("clip", "mask_heads"))
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
         """Everything, and the heads."""
         parameters: dict[str, Tensor] = dict(backbone.named_parameters())

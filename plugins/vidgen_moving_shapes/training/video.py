@@ -47,7 +47,7 @@ class TextToVideo(Denoising):
             return build_model(run)
         return from_images.load(self.image_model, seed=run.request.seed)
 
-    @hookimpl(claims=("denoiser", "text_encoder"))
+    @hookimpl(claims=("denoiser", "text_encoder", "path_heads", "identity_heads"))
     def trainable(self, backbone: Backbone) -> dict[str, Tensor]:
         """The parts of the model that train, and the heads."""
         self.heads = {name: heads.to(backbone.device) for name, heads in self.new_heads(backbone).items()}
