@@ -1,6 +1,7 @@
-"""How the published models diffuse, and their sampler where it differs from diffusers' DDIM: timesteps and inversion.
+"""How the published models diffuse, and their inversion, which differs from that of diffusers.
 
-Where the number of steps divides that of the training, sampling is diffusers' DDIM to rounding.
+Where the number of steps divides that of the training, the release samples as diffusers' DDIM does. Elsewhere it takes
+more steps than it was asked for, and of the whole range some that are no numbers: those are not offered.
 """
 
 from __future__ import annotations
@@ -33,14 +34,6 @@ DIFFUSIONS: dict[str, dict[str, Any]] = {
     "eps": {**COMMON, **LINEAR, "prediction_type": "epsilon"},
 }
 """The schedulers of TF-T2V, of VGen's own text-to-video and of ModelScope's original; no checkpoint tells its own."""
-
-
-def published_timesteps(steps: int, trained: int = 1000) -> Tensor:
-    """(S,), falling: the timesteps of the published sampler when it is asked for ``steps``.
-
-    One in every ``trained // steps`` of the whole range: more than were asked for where they do not divide it.
-    """
-    return (1 + torch.arange(0, trained, trained // steps)).clamp(max=trained - 1).flip(0)
 
 
 def inverted(

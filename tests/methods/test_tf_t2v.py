@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from vidgen_tf_t2v.prompts import NEGATIVE, SUFFIX, as_published
 from vidgen_tf_t2v.reference import reference
 
 from vidgen_core.cli import main
+from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.loading import file_hash, located
@@ -77,17 +79,30 @@ class TestVideos:
         with pytest.raises(BadRequest, match="reaches beyond the 1000 steps of training"):
             steps(1000)
 
-    @pytest.mark.parametrize("steps", [1, 6, 7, 30, 333, 999])
-    def test_any_number_of_steps_is_that_many_and_stays_finite(self, steps) -> None:
-        run = make_run(request(num_inference_steps=steps))
-        run.backbone = SimpleNamespace(scheduler_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
-        scheduler = run.make_scheduler()
-        timesteps = run.timesteps(scheduler)
-        assert len(timesteps) == steps
-        x = torch.randn(1, 4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-        for t in timesteps:
-            x = scheduler.step(torch.ones_like(x), t, x, return_dict=False)[0]
-        assert x.isfinite().all()
+    @pytest.mark.parametrize("scheduler", ["checkpoint", "ddim", "dpm", "euler", "unipc"])
+    def test_any_number_of_steps_is_that_many_and_leads_to_what_the_network_sees(self, scheduler) -> None:
+        settings = compose(["model=tf_t2v", "method=tf_t2v", f"scheduler={scheduler}"]).config["scheduler"]
+        clean = torch.randn(1, 4, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+        for steps, spacing in itertools.product([1, 6, 7, 30, 50, 333, 999], [None, "trailing"]):
+            chosen = {"scheduler": {**settings, "timestep_spacing": spacing}}
+            run = make_run(request(num_inference_steps=steps), config=chosen)
+            run.backbone = SimpleNamespace(scheduler_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
+            solver = run.make_scheduler()
+            if steps == 999 and spacing is None and scheduler in ("dpm", "unipc"):
+                with pytest.raises(BadRequest, match=f"{type(solver).__name__}'s spacing and offset reaches beyond"):
+                    run.timesteps(solver)
+                continue
+            timesteps = run.timesteps(solver)
+            assert len(timesteps) == steps and timesteps.min() >= 0 and timesteps.max() <= 999
+            assert spacing is None or timesteps[0] == 999
+            x = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * solver.init_noise_sigma
+            for t in timesteps:
+                noisy, signal = solver.scale_model_input(x, t), solver.alphas_cumprod[int(t)]
+                velocity = (signal.sqrt() * noisy - clean) / (1 - signal).sqrt()
+                x = solver.step(velocity, t, x, return_dict=False)[0]
+            # The one step of the release's DDIM is that of the least noise, whatever there is of it.
+            assert x.isfinite().all()
+            assert timesteps[0] == 1 or (x - clean).abs().max() < 0.15
 
     def test_a_step_at_the_end_of_the_schedule_is_visited_or_refused(self) -> None:
         run = make_run(request(num_inference_steps=999))

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from vidgen_tf_t2v.coherence import REDUCTIONS, temporal_coherence
-from vidgen_tf_t2v.ddim import COMMON, inverted, published_timesteps
+from vidgen_tf_t2v.ddim import COMMON, inverted
 from vidgen_tf_t2v.maps import CHANNELS
 from vidgen_tf_t2v.method import TFT2V
 from vidgen_tf_t2v.published import read_unet
 
-from vidgen_core import hookimpl
+from vidgen_core import hookimpl, testing
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.tuned import read_tensors
 from vidgen_core.moments import Moments
@@ -173,7 +173,9 @@ def ddim_guided(case: Case, folder: Path) -> dict[str, Tensor]:
     scalars, tensors = case["scalars"], case["tensors"]
     found: dict[str, Tensor] = {}
     for count in scalars.get("step_counts", ()):
-        found[f"steps_{count}"] = published_timesteps(count)
+        run = testing.make_run(testing.request(num_inference_steps=count))
+        run.backbone = SimpleNamespace(scheduler_config=scheduler({}), device=torch.device("cpu"))  # type: ignore[assignment]
+        found[f"steps_{count}"] = visited(run)
     for name, diffusion in case["config"]["diffusion"].items():
         found[f"alphas_cumprod_{name}"] = make_scheduler(scheduler(diffusion)).alphas_cumprod.double()
     for name, wanted in scalars["runs"].items():
@@ -197,12 +199,18 @@ def ddim_guided(case: Case, folder: Path) -> dict[str, Tensor]:
 
 
 def visited(run: Run) -> Tensor:
-    """The published sampler's timesteps, which the run then visits."""
-    ordinary = run.timesteps
+    """The timesteps of the release, which the run then visits: its own where their number divides the 1000 of training.
+
+    Elsewhere the release takes one in every ``1000 // steps`` of the whole range, which are more than it was asked for.
+    """
+    ordinary, steps = run.timesteps, run.request.num_inference_steps
 
     def timesteps(scheduler: Any) -> Tensor:
-        ordinary(scheduler)
-        return published_timesteps(run.request.num_inference_steps, scheduler.config.num_train_timesteps)
+        own = ordinary(scheduler)
+        trained = scheduler.config.num_train_timesteps
+        if trained % steps == 0:
+            return own
+        return (1 + torch.arange(0, trained, trained // steps)).clamp(max=trained - 1).flip(0)
 
     run.timesteps = timesteps  # type: ignore[method-assign]
     return run.timesteps(run.make_scheduler())
