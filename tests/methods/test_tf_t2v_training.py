@@ -22,9 +22,10 @@ from vidgen_core import train as loop
 from vidgen_core.cli import main
 from vidgen_core.config import Composed, compose
 from vidgen_core.data.joint import SHARES, TOLD, from_files
+from vidgen_core.data.pixels import to_model_range
 from vidgen_core.data.sample import Batch, Draw, extras_of
 from vidgen_core.errors import BadRequest
-from vidgen_core.models import tiny
+from vidgen_core.models import image_encoder, tiny
 from vidgen_core.models.from_images import is_over_time
 from vidgen_core.run import Run, Window, opened
 from vidgen_core.testing import make_run, request
@@ -43,7 +44,7 @@ KEPT = {"drop": 0.0, "drop_all": 0.0, "drop_to_negative": 0.0}
 
 
 def batch_of(kind: str, samples: int = 2, **more: Any) -> Batch:
-    mixed = painted(labelled_videos=None, frames=2, shares={kind: 1.0}, images_per_video=1, **more)
+    mixed = painted(**{"frames": 2, **more}, labelled_videos=None, shares={kind: 1.0}, images_per_video=1)
     return mixed.draw(Draw(tuple(range(samples)), 0, 0, 0, 0.0, 0, samples))
 
 
@@ -121,6 +122,21 @@ class TestWhatASampleIsTold:
         assert not Slots(batch_of("image_to_video"), no_text="zero_tokens").text.any()
         zeros = Slots(batch_of("text_to_image"), no_image="zero_tokens").image
         assert zeros is not None and not zeros.any()
+
+    def test_a_missing_image_can_be_what_the_image_layers_make_of_no_embedding(self) -> None:
+        slots = Slots(batch_of("text_to_image"), no_image="zero_embedding")
+        image = slots.method.networks.image
+        assert image is not None and slots.image is not None and slots.image.any()
+        assert torch.equal(slots.image, image(torch.zeros(1, image.width)).expand_as(slots.image))
+
+    def test_the_image_of_a_video_is_its_middle_frame(self) -> None:
+        batch = batch_of("image_to_video", frames=5, stride=3)
+        slots = Slots(batch)
+        encoder, image = image_encoder.load(CLIP, resize="center_bilinear"), slots.method.networks.image
+        assert image is not None and slots.image is not None
+        for i in range(5):
+            frames = to_model_range(torch.stack([sample.frames[i] for sample in batch.samples]))
+            assert torch.allclose(slots.image, image(encoder.encode(frames)), atol=1e-5) == (i == 2)
 
     def test_what_is_dropped_is_zeros_in_both_slots(self) -> None:
         slots = Slots(batch_of("text_image_to_video"), drop_all=1.0)
@@ -264,6 +280,26 @@ class TestTraining:
         loop.train(composed(tmp_path / "run", "trainer.max_steps=2", *more))
         numbers = [line["validation_t999"] for line in curve(tmp_path / "run") if "validation_t999" in line]
         assert numbers and all(number is not None and 0 < number < 100 for number in numbers)
+
+    def test_modelscope_learns_velocity_and_zero_terminal_snr_where_asked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tiny.build().save(tmp_path / "model", torch.float32)
+        whole, seen = TFT2V.losses, []
+
+        @hookimpl
+        def losses(self: TFT2V, run: Run, batch: Batch, prediction: Any) -> dict[str, Tensor]:
+            seen.append(prediction)
+            return whole(self, run, batch, prediction)
+
+        monkeypatch.setattr(TFT2V, "losses", losses)
+        model = ("model=modelscope", f"model.path={tmp_path / 'model'}", "model.diffusion=v_zero_snr")
+        loop.train(composed(tmp_path / "run", *model, f"tf_t2v.encoder={CLIP}", "trainer.max_steps=1"))
+        step = seen[0]
+        assert step.scheduler.alphas_cumprod[-1] == pytest.approx(0, abs=1e-9)
+        assert torch.equal(step.target, step.scheduler.get_velocity(step.latents, step.noise, step.timesteps))
+        again = compose(["method=tf_t2v", f"tuned={tmp_path / 'run'}", "prompt=a"])
+        assert again.config["model"]["diffusion"] == "v_zero_snr"
 
     def test_checkpointing_changes_no_number(self, trained: Path, tmp_path: Path) -> None:
         loop.train(composed(tmp_path / "run", "trainer.gradient_checkpointing=true"))
