@@ -85,6 +85,23 @@ def test_channels_that_no_condition_was_trained_for_are_zeros(backbone, tmp_path
     assert not first[:, 4:].any()
 
 
+@pytest.mark.parametrize(("conditions", "rate"), [("[]", 1e-3), ("[depth]", 0)])
+def test_a_training_of_modelscopes_weights_begins_with_zeros_in_the_channels_of_conditions(
+    folder, backbone, tmp_path, conditions: str, rate: float
+) -> None:
+    torch.save(network(backbone), tmp_path / "modelscope.pth")
+    model = ["model=tf_t2v", f"weights={tmp_path / 'modelscope.pth'}", f"model.parts={folder / 'parts'}"]
+    data = ["data=moving_shapes_joint", "data.frames=2", "data.images_per_video=1", "data.depth=true"]
+    method = ["method=tf_t2v", f"tf_t2v.encoder={CLIP}", f"tf_t2v.trained_conditions={conditions}"]
+    step = ["trainer.max_steps=1", "trainer.workers=0", f"trainer.learning_rate={rate}"]
+    assert main(["train", *method, *model, *data, *step, f"output.dir={tmp_path / 'run'}"]) == 0
+    learnt = tmp_path / "run/methods/tf_t2v.safetensors"
+    assert main(["convert", f"weights={learnt}", f"output.dir={tmp_path / 'out'}"]) == 0
+    first = load_file(tmp_path / "out" / PUBLISHED)[FIRST]
+    assert first.shape[1] == 12 and not first[:, 4:].any()
+    assert torch.equal(first[:, :4], backbone.denoiser.conv_in.weight) == (rate == 0)
+
+
 def test_what_was_trained_makes_the_same_video_in_the_published_layout_and_back_again(backbone, tmp_path) -> None:
     """The tiny model is trained to tell noise, where the published ones tell velocity."""
     start = tmp_path / "start"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_images_and_videos_give_one_curve_begun_by_two_processes_and_ended_by_on
     assert [sorted(line) for line in mixed] == [sorted(line) for line in whole]  # the same kind in every step
     assert numbers(mixed, "loss") == pytest.approx(numbers(whole, "loss"), rel=2e-4)
     assert json.loads((out / "checkpoints/step_00000005/state.json").read_text())["processes"] == 2
+
+
+def test_begun_by_one_process_they_are_ended_by_two(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "taken_over"
+    shutil.copytree(alone, out)
+    shutil.rmtree(out / "checkpoints/step_00000010")
+    assert "2 processes" in launch(2, -1, *JOINT, f"output.dir={out}", "resume=true")
+    assert numbers(curve(out), "loss") == pytest.approx(numbers(curve(alone), "loss"), rel=2e-4)
+    assert json.loads((out / "checkpoints/step_00000010/state.json").read_text())["processes"] == 2
 
 
 def test_spread_over_two_processes_by_fsdp_and_resumed_it_is_the_same_training(alone: Path, tmp_path: Path) -> None:
