@@ -61,7 +61,7 @@ class Run:
         self.latent_cache: LatentCache | None = None
         self.placements: dict[str, dict[str, Any]] = {}  # of this run and those inside it, by stage, as configuration
         self._earlier: Mapping[str, Mapping[str, Any]] = {}
-        self._asked: Mapping[str, Any] = config["placement"]
+        self._asked: Mapping[str, Any] = config.get("placement") or {}
         self._prior: Prior | None = instantiate(config["noise"]) if config.get("noise") else None
         self.notes: list[str] = []  # warnings for the user, shown once
         for note in moments.notes:
@@ -70,7 +70,6 @@ class Run:
     def place(self, backbone: Backbone, placement: Placement) -> None:
         """Take the loaded backbone and its placement into the run."""
         self.backbone, self.placement = backbone, placement
-        self.placements[self.stage] = placement.record()
         self.texts = conditioning.TextTable(backbone.encode_text)
 
     def place_as(self, earlier: Mapping[str, Mapping[str, Any]]) -> None:
@@ -281,6 +280,7 @@ def lay_out(run: Run, backbone: Backbone) -> None:
     run.groups = checked_plan(run)
     longest = max(len(window.span) for group in run.groups for window in group.windows)
     run.place(backbone, placements.plan(run.config["placement"], backbone, run.request, longest))
+    run.placements[run.stage] = run.placement.record()
     conditioning.warn_limits(run, longest)
 
 
