@@ -72,7 +72,7 @@ class Moments:
             self.check_claims(hook)
         # What replaces attention goes inside what wraps it, wherever the list names it.
         implementers["attach"].sort(key=lambda name: not self._claims["attach"][name])
-        self._callers: dict[str, list[tuple[str, Callable[..., Any]]]] = {
+        self._callers: dict[str, list[tuple[str, pluggy.HookCaller]]] = {
             hook: [(name, getattr(hooks[name], hook)) for name in names] for hook, names in implementers.items()
         }
 
@@ -200,7 +200,7 @@ class Moments:
 
     def asks(self, hook: str, argument: str) -> bool:
         """Whether anyone's hook takes this argument; what nobody takes need not be made."""
-        return any(argument in impl.argnames for impl in getattr(self._manager.hook, hook).get_hookimpls())
+        return any(argument in impl.argnames for _, caller in self._callers[hook] for impl in caller.get_hookimpls())
 
     def table(self) -> list[tuple[str, str, list[str]]]:
         """(hook, kind, owners in calling order) for every hook, in the order of a run."""
