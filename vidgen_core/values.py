@@ -130,6 +130,8 @@ def _free_value(override: Override, parent: str, name: str) -> Any:
         raise BadRequest(f"There is no key '{override.key}'. Write {parent}.{form}.")
     if parent not in ("owner", "weights") or isinstance(override.value, str):
         return override.value
+    if parent == "weights" and override.value is None and override.raw:  # null: not even those that the model brings
+        return None
     raise BadRequest(f"{override}: {override.key} takes text. Write {parent}.{form}.")
 
 

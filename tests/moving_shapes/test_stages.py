@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, CLIPModel
 from vidgen_moving_shapes import scores
 from vidgen_moving_shapes.training import clips
 from vidgen_moving_shapes.training.autoencoder import LATENT_DEVIATION
+from vidgen_moving_shapes.training.frame_heads import PlaceHeads
 from vidgen_moving_shapes.training.images import Images
 
 import vidgen_core as vg
@@ -19,7 +20,7 @@ from vidgen_core.config import compose
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.data.sample import draw_of
 from vidgen_core.experiments import stages_of
-from vidgen_core.models import unet2d
+from vidgen_core.models import tiny, unet2d
 from vidgen_core.train import train
 
 TINY = {
@@ -173,6 +174,37 @@ def test_the_same_seed_gives_the_same_weights(root: Path, image_encoder: Path, t
     again = trained(tmp_path, "image_encoder")
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (image_encoder, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_heads_begin_with_nothing_whatever_was_drawn_before() -> None:
+    parameters = list(PlaceHeads(tiny.build().denoiser).parameters())
+    assert len(parameters) == 6
+    assert not any(p.any() for p in parameters)
+
+
+@pytest.fixture(scope="module")
+def cam(root: Path) -> Path:
+    return trained(root, "cam", trainer__max_steps=1, trainer__batch_size=1, trainer__sample_every=0)
+
+
+def learnt(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "methods" / "streaming.safetensors")
+
+
+def test_the_video_model_learns_to_continue_under_heads_that_ask_what_its_frames_show(cam: Path) -> None:
+    assert {"denoising", "place", "identity"} < losses(cam).keys()
+    assert {name.partition(".")[0] for name in learnt(cam)} == {"cam", "mergers"}  # anew, without what the package has
+    assert 0 < learnt(cam)["mergers.mid.proj_out.weight"].abs().max() < 0.01  # one step from nothing
+
+
+def test_the_anchor_is_learnt_after_the_last_frames_and_beside_them(root: Path, cam: Path) -> None:
+    folder = trained(root, "apm", trainer__max_steps=1, trainer__batch_size=1, trainer__sample_every=0)
+    assert {"denoising", "place", "identity"} < losses(folder).keys()
+    before, after = learnt(cam), learnt(folder)
+    assert {name.partition(".")[0] for name in after} == {"cam", "mergers", "resampler", "mixes"}
+    assert all(tensor.abs() > 0 for name, tensor in after.items() if name.endswith(".alpha"))
+    moved = (after[name] - before[name] for name in before)
+    assert 0 < max(float(change.abs().max()) for change in moved) < 0.01  # one step from where CAM's training ended
 
 
 # ------------------------------------------------------------------------------------------------ scores

@@ -62,7 +62,7 @@ def _print_weights(composed: Composed) -> None:
     print(f"\nWeights that would be loaded\n  model: {model.get('path') or 'none, drawn at random'}")
     for name, path in {**(model.get("weights") or {}), **composed.config["weights"]}.items():
         if name in composed.methods:
-            print(f"  {name}: {path}")
+            print(f"  {name}: {path or 'none'}")
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

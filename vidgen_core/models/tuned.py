@@ -52,7 +52,7 @@ def tuned_file(tuned: str, method: str) -> Path:
 def weights_of(config: Mapping[str, Any], method: str) -> Path | None:
     """The file of what a method learnt: of ``tuned=``, else ``weights.<method>=``, else the one the model brings.
 
-    None where nobody names one. Raises BadRequest where the file is not there.
+    None where nobody names one, or ``weights.<method>=null``. Raises BadRequest where the file is not there.
     """
     if config["tuned"] is not None:
         try:
@@ -60,7 +60,7 @@ def weights_of(config: Mapping[str, Any], method: str) -> Path | None:
         except BadRequest:
             if not config["weights"].get(method):  # else the training was another method's
                 raise
-    named = config["weights"].get(method) or (config["model"].get("weights") or {}).get(method)
+    named = {**(config["model"].get("weights") or {}), **config["weights"]}.get(method)
     if named is None:
         return None
     file = loading.located(named)

@@ -30,6 +30,7 @@ class FrameHeads(nn.Module, ABC):
         for name, block in blocks.items():
             head = nn.Linear(width, targets)
             nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
             self.heads[name] = nn.Sequential(nn.LayerNorm(width, elementwise_affine=False), head)
             block.register_forward_hook(self._keeper(name))
 
