@@ -189,9 +189,7 @@ def test_methods_that_train_by_different_objectives_are_refused_until_one_is_pic
     yaml = "# @package methods.mine\n_target_: third_party_mine.M\ngroup_defaults:\n  objective: denoising\n"
     install_plugin("mine", CARD.format(more=""), {"conf/method/mine.yaml": yaml})
     asked = ["method=[mine,streaming]", "model=tiny"]
-    with pytest.raises(
-        Conflict, match="'mine' and 'streaming' train by different.*objective=denoising or objective="
-    ):
+    with pytest.raises(Conflict, match="'mine' and 'streaming' train by different.*objective=denoising or objective="):
         compose(asked, entry="train")
     picked = compose([*asked, "objective=denoising"], entry="train").config["objective"]["_target_"]
     assert picked == compose(["model=tiny"], entry="train").config["objective"]["_target_"]
