@@ -270,7 +270,7 @@ def _check_replaced(name: str, kind: str, standing: Iterable[Standing], owner: s
 def kind_of(name: str, module: Attention) -> str:
     """What a method claims that replaces an attention, of ``hookspecs.ATTENTIONS``. Tokens of the last are frames."""
     own, cross, temporal = ATTENTIONS
-    if "temp_attentions" in name or "transformer_in" in name:
+    if any(part in name for part in ("temp_attentions", "transformer_in", "motion_modules", "temporal")):
         return temporal
     return cross if module.is_cross_attention else own
 

@@ -24,7 +24,8 @@ from torch import Tensor
 from vidgen_core import hookimpl
 from vidgen_core.attention import SelfAttention, TextCrossAttention, uncalled
 from vidgen_core.config import Composed, compose
-from vidgen_core.hookspecs import HOOK_API_VERSION, kinds
+from vidgen_core.errors import BadRequest
+from vidgen_core.hookspecs import HOOK_API_VERSION, kinds, marked
 from vidgen_core.instantiate import built_methods
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.moments import Moments
@@ -198,11 +199,17 @@ def check_others_called(subject: Subject) -> None:
 
         return noted
 
-    others = _Others(called)
+    others: _Others = _Corrects(called)
     with ExitStack() as stack:
         for kind in (SelfAttention, TextCrossAttention):
             stack.enter_context(patch.object(kind, "__call__", noting(kind)))
-        subject.video({**subject.made(), "others": others})
+        try:
+            subject.video({**subject.made(), "others": others})
+        except BadRequest as error:
+            if "'others'" not in str(error):
+                raise
+            others = _Others(called)  # beside one that corrects its windows it is refused, by name
+            subject.video({**subject.made(), "others": others})
     module, owner = others.uncalled
     subject.require(
         not module,
@@ -210,7 +217,7 @@ def check_others_called(subject: Subject) -> None:
         "install(..., replaces=True), and claim that kind of attention",
     )
     if subject.implements("sample"):
-        silent = [hook for hook in ("recall", "after_step", "on_step") if hook not in others.hooks]
+        silent = [h for h in ("recall", "after_step", "on_step") if h in marked(others) and h not in others.seen]
         subject.require(
             not silent,
             f"owns `sample` and calls no other's {' and '.join(silent)}. A sampler prepares windows by run.prepare, "
@@ -222,25 +229,27 @@ class _Others:
     """A second method of a run: which of its hooks are called, and which of the core's processors are not."""
 
     def __init__(self, called: set[int]) -> None:
-        self.called, self.hooks, self.uncalled = called, set[str](), ("", "")
+        self.called, self.seen, self.uncalled = called, set[str](), ("", "")
 
     @hookimpl
     def recall(self) -> dict[str, Any]:
-        self.hooks.add("recall")
+        self.seen.add("recall")
         return {}
 
     @hookimpl
-    def after_step(self) -> None:
-        self.hooks.add("after_step")
-
-    @hookimpl
     def on_step(self) -> None:
-        self.hooks.add("on_step")
+        self.seen.add("on_step")
 
     @hookimpl
     def deliver(self, run: Run) -> None:
         if run.backbone.denoiser is not None:
             self.uncalled = uncalled(run.backbone.denoiser, self.called)
+
+
+class _Corrects(_Others):
+    @hookimpl
+    def after_step(self) -> None:
+        self.seen.add("after_step")
 
 
 # ---------------------------------------------------------------------------------------------------- state
@@ -276,8 +285,8 @@ def check_same_video(subject: Subject, video: Tensor) -> None:
     for when, methods in again.items():
         subject.require(
             torch.equal(video, subject.video(methods)),
-            f"makes another video when {when}. What it remembers of a video begins anew in `plan` or `attach`; nothing "
-            "is kept in classes, modules or the backbone",
+            f"makes another video when {when}. What it remembers of a video begins anew in `attach`, or a `plan` that "
+            "it claims; nothing is kept in classes, modules or the backbone",
         )
 
 

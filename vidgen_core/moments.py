@@ -1,6 +1,6 @@
 """The hooks of one run: who owns each moment, in which order, checked before anything heavy happens.
 
-Each run has its own ``Moments`` around a fresh pluggy ``PluginManager``; nothing here outlives it.
+Each run has its own ``Moments`` around fresh pluggy managers, one a method; nothing here outlives it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Moments:
             raise BadRequest(f"The method '{name}' cannot be registered: {error}") from error
         for hook in self._kinds if name in self.methods else ():
             function = getattr(plugin, hook, None)
-            if callable(function) and not hasattr(function, "vidgen_impl"):
+            if inspect.isroutine(function) and not hasattr(function, "vidgen_impl"):
                 raise BadRequest(
                     f"The method '{name}' has a function '{hook}' that is never called. Mark it with "
                     "@vidgen_core.hookimpl, also where it overrides one that is marked, or name it otherwise."
@@ -247,8 +247,10 @@ class Moments:
             for key, value in (self._call(hook, owner, caller, arguments) or [{}])[0].items():
                 if hook != "losses":
                     self._check_claimed(hook, owner, key)
-                elif key in merged:  # all terms are summed, those of one name too
+                if key in merged and hook == "losses":  # all terms are summed, those of one name too
                     value = merged[key][1] + value
+                elif key in merged:
+                    raise Conflict(f"'{merged[key][0]}' and '{owner}' both supply '{key}' in the hook '{hook}'.", hook)
                 merged[key] = owner, value
         return merged
 
@@ -267,7 +269,7 @@ class Moments:
     def _chain(self, hook: str, arguments: dict[str, Any]) -> Any:
         if hook == "attach":
             return self._attached(arguments)
-        carried, arranged = _CARRIED[hook], dict[str, str]()
+        carried, arranged = _CARRIED[hook], list[str]()
         for owner, caller in self._callers[hook]:
             results = self._call(hook, owner, caller, arguments)
             if results and hook == "prepare_request":
@@ -300,24 +302,20 @@ _CARRIED = {
 """The argument of each chain hook that is handed from one method to the next."""
 
 
-def _check_arranged(owner: str, before: Request, after: Request, arranged: dict[str, str]) -> None:
-    """Raise Conflict where a method arranges anew what an earlier one arranged: ``arranged``, what -> who."""
+def _check_arranged(owner: str, before: Request, after: Request, arranged: list[str]) -> None:
+    """Raise Conflict where a method lays scenes that an earlier one, the last of ``arranged``, has laid otherwise."""
 
     def scenes(request: Request) -> list[list[tuple[int, int]]]:
         return [[(scene.start, scene.stop) for scene in video.scenes] for video in request.videos]
 
-    changed = {
-        "lay scenes on the frames": scenes(before) != scenes(after),
-        "set the number of frames": before.num_frames != after.num_frames,
-    }
-    for what in (what for what, differs in changed.items() if differs):
-        if what in arranged:
+    if scenes(before) != scenes(after):
+        if arranged:
             raise Conflict(
-                f"The methods '{arranged[what]}' and '{owner}' cannot be combined: both {what}, in their hook "
-                "'prepare_request'. Leave one of them out.",
+                f"The methods '{arranged[-1]}' and '{owner}' cannot be combined: both lay scenes on the frames, in "
+                "their hook 'prepare_request'. Leave one of them out.",
                 over="prepare_request",
             )
-        arranged[what] = owner
+        arranged.append(owner)
 
 
 def _check_plain(name: str, hook: str, function: Any) -> None:

@@ -44,6 +44,7 @@ class Run:
         provenance: What ``run.yaml`` records beside the configuration.
         stage: Keys the noise of nested runs: ``base``, ``refine``.
         batch: What is trained on now; None while a video is made.
+        model_parameters: In a training, ``id`` of every parameter that the model came with -> its name.
         latent_cache: Where training keeps what the VAE made of its data, or None.
     """
 
@@ -58,6 +59,7 @@ class Run:
         self.texts: conditioning.TextTable
         self.provenance: dict[str, Any] = {}
         self.batch: Batch | None = None
+        self.model_parameters: dict[int, str] = {}
         self.latent_cache: LatentCache | None = None
         self.placements: dict[str, dict[str, Any]] = {}  # of this run and those inside it, by stage, as configuration
         self._earlier: Mapping[str, Mapping[str, Any]] = {}
@@ -264,10 +266,11 @@ def methods_attached(run: Run, backbone: Backbone) -> Iterator[None]:
     before = {*backbone.methods, *backbone.preparers}
     with run.moments.attach(run=run, backbone=backbone):
         backbone.verify_attention(run.moments.claims("attach"))
-        strange = {*backbone.methods, *backbone.preparers} - before - run.moments.methods.keys()
+        added = {*backbone.methods, *backbone.preparers} - before
+        strange = [name for name in sorted(added) if name.partition(".")[0] not in run.moments.methods]
         if strange:
             raise VidgenError(
-                f"backbone.methods or backbone.preparers has '{min(strange)}', the name of no method of this run, so "
+                f"backbone.methods or backbone.preparers has '{strange[0]}', the name of no method of this run, so "
                 f"that another could take it too. Methods use their own: {', '.join(run.moments.methods)}."
             )
         yield

@@ -33,7 +33,7 @@ from vidgen_core.training.checkpoints import Checkpoints
 from vidgen_core.training.export import write_result
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
 from vidgen_core.training.interrupts import Interrupts
-from vidgen_core.training.learner import Learner, choose_trainables, dropout_of
+from vidgen_core.training.learner import Learner, choose_trainables, dropout_of, parameters_of
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
@@ -211,6 +211,7 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     guidance = "two_pass" if accelerator.device.type == "cpu" else "batched"
     run.place(backbone, Placement(accelerator.device, torch.float32, guidance=guidance))
     stack.enter_context(backbone.attention_installed(str(config["attention"])))
+    run.model_parameters = parameters_of(backbone)
     stack.enter_context(methods_attached(run, backbone))
     stack.enter_context(dropout_of((backbone.denoiser, backbone.methods), options["dropout"]))
     if options["gradient_checkpointing"]:

@@ -55,7 +55,8 @@ def of_file(path: str, hashes: Collection[str] | None = None) -> Found:
 
 
 def of_object(method: object) -> Found:
-    """The entry of an object with hooks; its name is that on its card (``plugin``), else its class's, in snake_case.
+    """The entry of an object with hooks; its name is that on its card (``plugin``), else its own (``name``), else its
+    class's, in snake_case.
 
     Raises BadRequest for what has no hooks.
     """
@@ -67,7 +68,9 @@ def of_object(method: object) -> Found:
             f"method={method}: an object of type {kind.__name__} has no hooks. Give names of methods, or objects of "
             "classes whose hooks are marked with @vidgen_core.hookimpl."
         )
-    card = _card(method, f"method={kind.__name__}()", _snake(kind.__name__), inspect.getdoc(kind), kind.__module__)
+    own = getattr(method, "name", None)
+    name = own if isinstance(own, str) else _snake(kind.__name__)
+    card = _card(method, f"method={kind.__name__}()", name, inspect.getdoc(kind), kind.__module__)
     return Found(card.name, f"{kind.__module__}.{kind.__qualname__}", "", card, build=lambda: method)
 
 

@@ -180,23 +180,20 @@ def test_a_plan_that_its_method_cannot_do_without_stays_its_own() -> None:
             Moments(methods, {"plan": other})
 
 
-@pytest.mark.parametrize(("what", "told"), [("frames", "set the number of frames"), ("scenes", "lay scenes on the")])
-def test_two_methods_that_arrange_one_request_are_refused(what, told) -> None:
-    class Arranges:
-        def __init__(self, number):
-            self.number = number
+def test_two_methods_that_lay_the_scenes_of_one_request_are_refused() -> None:
+    class Lays:
+        def __init__(self, stop):
+            self.stop = stop
 
         @hookimpl
         def prepare_request(self, request):
-            scenes = [SimpleNamespace(start=0, stop=self.number)] if what == "scenes" else []
-            video = SimpleNamespace(scenes=scenes)
-            return SimpleNamespace(num_frames=self.number if what == "frames" else 8, videos=[video])
+            return SimpleNamespace(videos=[SimpleNamespace(scenes=[SimpleNamespace(start=0, stop=self.stop)])])
 
-    asked = SimpleNamespace(num_frames=8, videos=[SimpleNamespace(scenes=[])])
-    agreed = Moments({"one": Arranges(4), "same": Arranges(4)}).prepare_request(request=asked)
-    assert agreed.num_frames == (4 if what == "frames" else 8)
-    with pytest.raises(Conflict, match=f"'one' and 'other' cannot be combined: both {told}"):
-        Moments({"one": Arranges(4), "other": Arranges(6)}).prepare_request(request=asked)
+    asked = SimpleNamespace(videos=[SimpleNamespace(scenes=[])])
+    agreed = Moments({"one": Lays(4), "same": Lays(4)}).prepare_request(request=asked)
+    assert agreed.videos[0].scenes[0].stop == 4
+    with pytest.raises(Conflict, match="'one' and 'other' cannot be combined: both lay scenes on the frames"):
+        Moments({"one": Lays(4), "other": Lays(6)}).prepare_request(request=asked)
 
 
 def test_any_object_with_hooks_is_a_method() -> None:
@@ -320,3 +317,8 @@ def test_tracing_prints_hook_owner_and_time(capsys) -> None:
 def test_every_hook_has_a_kind_and_stands_in_the_story() -> None:
     for hook in hookspecs.kinds():
         assert f"{hook}(" in hookspecs.__doc__
+
+
+def test_a_hook_tells_which_arguments_its_methods_take() -> None:
+    moments = Moments({"mine": method(remember=lambda latents: None)})
+    assert moments.asks("remember", "latents") and not moments.asks("remember", "frames")

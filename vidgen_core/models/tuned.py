@@ -54,13 +54,11 @@ def weights_of(config: Mapping[str, Any], method: str) -> Path | None:
 
     None where nobody names one, or ``weights.<method>=null``. Raises BadRequest where the file is not there.
     """
-    if config["tuned"] is not None:
-        try:
-            return tuned_file(config["tuned"], method)
-        except BadRequest:
-            if not config["weights"].get(method):  # else the training was another method's
-                raise
     named = {**(config["model"].get("weights") or {}), **config["weights"]}.get(method)
+    if config["tuned"] is not None:
+        learnt = {file.stem for file in Path(config["tuned"]).expanduser().glob("methods/*.safetensors")}
+        if not named or not learnt or method in learnt:  # else the training was another method's
+            return tuned_file(config["tuned"], method)
     if named is None:
         return None
     file = loading.located(named)

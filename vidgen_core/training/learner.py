@@ -134,7 +134,7 @@ def choose_trainables(run: Run) -> Trainables:
     """
     backbone, wanted = run.backbone, run.config["trainer"]["trainable"]
     chosen = run.moments.collected("trainable", run=run, backbone=backbone)
-    _check_names(chosen, backbone)
+    _check_names(chosen, run.model_parameters)
     if not chosen:
         if wanted not in PARTS:
             raise BadRequest(f"trainer.trainable={wanted} is not known.{nearest(wanted, PARTS)}")
@@ -149,11 +149,15 @@ def choose_trainables(run: Run) -> Trainables:
     return trainables
 
 
-def _check_names(chosen: Mapping[str, tuple[str, Tensor]], backbone: Backbone) -> None:
-    """Raise VidgenError for a parameter of the model under another name, which hides that others could train it too."""
+def parameters_of(backbone: Backbone) -> dict[int, str]:
+    """``id`` of every parameter of the model -> its name."""
     parts = {"denoiser": backbone.denoiser, "vae": backbone.vae, "text_encoder": backbone.text_encoder}
     networks = {part: network for part, network in parts.items() if network is not None}
-    own = {id(p): f"{part}.{name}" for part, network in networks.items() for name, p in network.named_parameters()}
+    return {id(p): f"{part}.{name}" for part, network in networks.items() for name, p in network.named_parameters()}
+
+
+def _check_names(chosen: Mapping[str, tuple[str, Tensor]], own: Mapping[int, str]) -> None:
+    """Raise VidgenError for a parameter of the model under another name, which hides that others could train it too."""
     for name, (owner, parameter) in chosen.items():
         path = own.get(id(parameter), name)
         if name != path:

@@ -14,7 +14,7 @@ class MyMethod:
         self.chunk, self.strength = chunk, strength
         self.tone: Tensor | None = None
 
-    @hookimpl
+    @hookimpl(claims="plan")
     def plan(self, run: Run) -> list[Group]:
         """A group for each chunk, so that each draws its noise afresh; nothing is remembered yet."""
         self.tone = None
