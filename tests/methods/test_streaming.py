@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -199,9 +200,19 @@ class TestWork:
         from vidgen_streaming.apm import Mix
         from vidgen_streaming.cam import FrameEmbedding
 
+        from vidgen_core.attention import TextCrossAttention
+        from vidgen_core.models.backbone import Backbone
         from vidgen_core.models.image_encoder import ImageEncoder
 
-        calls = {ImageEncoder.encode: 0, FrameEmbedding.forward: 0, Mix.forward: 0}
+        calls = {ImageEncoder.encode: 0, FrameEmbedding.forward: 0, Mix.forward: 0, Backbone.encode_text: 0}
+        projected: Counter[int] = Counter()
+        project = TextCrossAttention.project
+
+        def projects(self, attention, *text):
+            projected[id(attention)] += 1
+            return project(self, attention, *text)
+
+        monkeypatch.setattr(TextCrossAttention, "project", projects)
 
         def counted(cls, name):
             original = getattr(cls, name)
@@ -215,6 +226,7 @@ class TestWork:
         counted(ImageEncoder, "encode")
         counted(FrameEmbedding, "forward")
         counted(Mix, "forward")
+        counted(Backbone, "encode_text")
         api.generate(
             **{
                 "method": "streaming",
@@ -227,8 +239,11 @@ class TestWork:
                 "streaming": {"chunk": 4, "overlap": 2},
             }
         )
-        layers = sum(module.is_cross_attention for _, module in attentions(tiny.build().denoiser))
-        assert list(calls.values()) == [1, 3, layers]
+        layers = [name for name, module in attentions(tiny.build().denoiser) if module.is_cross_attention]
+        assert list(calls.values()) == [1, 3, len(layers), 2]  # two texts: the prompt and the negative one
+        # Keys and values: CAM's once; the model's twice, for the first chunk has no anchor to mix in.
+        copied = [name for name in layers if not name.startswith("up_blocks")]
+        assert sorted(projected.values()) == [1] * len(copied) + [2] * len(layers)
 
     @pytest.mark.parametrize(
         ("more", "encoded"), [([], 0), (["output.latents=true"], 2), (["streaming.mode=last_frame"], 2)]
