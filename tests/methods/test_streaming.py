@@ -341,6 +341,11 @@ class TestBadInput:
         assert main([*asked, f"output.dir={tmp_path / 'out'}"]) == 2
         assert "vidgen train method=streaming streaming.stage=cam" in capsys.readouterr().err
 
+    def test_null_takes_not_even_the_weights_that_the_model_brings(self, tmp_path: Path, capsys) -> None:
+        asked = ["method=streaming", "num_frames=20", "num_inference_steps=1", f"output.dir={tmp_path / 'out'}"]
+        assert main([*asked, "weights.streaming=null"]) == 2
+        assert "needs weights that were trained for this model" in " ".join(capsys.readouterr().err.split())
+
 
 class TestCheckpoint:
     def test_keys_of_cam_that_are_missing_are_named(self, tmp_path: Path, capsys) -> None:
