@@ -6,6 +6,7 @@ from trainings import interrupt_after
 
 from vidgen_core import train
 from vidgen_core.config import compose
+from vidgen_core.training.machine import end_processes
 
 steps = int(sys.argv[1])
 if steps >= 0:
@@ -14,3 +15,5 @@ try:
     train.train(compose(sys.argv[2:], entry="train"))
 except KeyboardInterrupt:
     print("interrupted")
+finally:
+    end_processes()  # as the command does; threads of the group that are left to the interpreter's end may abort it

@@ -12,6 +12,7 @@ from trainings import interrupt_after
 
 from vidgen_core import train
 from vidgen_core.config import compose
+from vidgen_core.training.machine import end_processes
 
 plain, whole = train.make_accelerator, train.optimise
 
@@ -36,3 +37,4 @@ except KeyboardInterrupt:
     print("interrupted")
 train.optimise = whole
 train.train(compose([*sys.argv[2:], "resume=true"], entry="train"))
+end_processes()

@@ -18,18 +18,21 @@ def main(arguments: Sequence[str]) -> int:
     stages = stages_of(arguments, "train")
     for stage in stages:
         compose(stage.overrides, stage.values, entry="train")
-    for stage in stages:
-        if stage.finished:
-            _tell(f"stage {stage.name}: finished before, in {stage.folder}")
-            continue
-        if len(stages) > 1:
-            _tell(f"stage {stage.name}: vidgen train {stage.as_command()}")
-        run(compose(stage.overrides, stage.values, entry="train"))
-        stage.finish()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        from vidgen_core.training.machine import end_processes
+    try:
+        for stage in stages:
+            if stage.finished:
+                _tell(f"stage {stage.name}: finished before, in {stage.folder}")
+                continue
+            if len(stages) > 1:
+                _tell(f"stage {stage.name}: vidgen train {stage.as_command()}")
+            run(compose(stage.overrides, stage.values, entry="train"))
+            stage.finish()
+    finally:
+        # Interrupted, too: threads of the group that are left to the interpreter's end may abort the process.
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            from vidgen_core.training.machine import end_processes
 
-        end_processes()
+            end_processes()
     return 0
 
 
