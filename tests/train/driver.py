@@ -15,5 +15,4 @@ try:
     train.train(compose(sys.argv[2:], entry="train"))
 except KeyboardInterrupt:
     print("interrupted")
-finally:
-    end_processes()  # as the command does; threads of the group that are left to the interpreter's end may abort it
+end_processes()

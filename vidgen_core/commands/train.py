@@ -27,13 +27,20 @@ def main(arguments: Sequence[str]) -> int:
                 _tell(f"stage {stage.name}: vidgen train {stage.as_command()}")
             run(compose(stage.overrides, stage.values, entry="train"))
             stage.finish()
-    finally:
-        # Interrupted, too: threads of the group that are left to the interpreter's end may abort the process.
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            from vidgen_core.training.machine import end_processes
-
-            end_processes()
+    except KeyboardInterrupt:
+        _leave()
+        raise
+    # Not after an error, of which the other processes may know nothing: leaving would wait for them.
+    _leave()
     return 0
+
+
+def _leave() -> None:
+    """Leave the group of processes: its threads, left to the end of the interpreter, may abort it."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from vidgen_core.training.machine import end_processes
+
+        end_processes()
 
 
 def run(composed: Composed) -> None:
