@@ -22,6 +22,19 @@ def write_video(path: Path, frames: int = 12, height: int = 32, width: int = 48,
     return path
 
 
+def write_sound(path: Path) -> Path:
+    """An mp4 with a sound and no video stream."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        silence = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        silence.planes[0].update(bytes(4096))
+        silence.sample_rate = 8000
+        container.mux([*stream.encode(silence), *stream.encode(None)])
+    return path
+
+
 def shown(frames: Any) -> list[int]:
     """Which frames of such a clip a tensor (F, 3, H, W) holds, told by the middle pixel."""
     middle = frames[:, 0, frames.shape[2] // 2, frames.shape[3] // 2]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from little_data import batch_draw, write_image, write_lines, write_video
+from little_data import batch_draw, write_image, write_lines, write_sound, write_video
 
 from vidgen_core.data.joint import SHARES, TOLD, from_files
 from vidgen_core.data.listing import read_listing
@@ -103,16 +103,9 @@ class TestWhatIsBroken:
         assert [name for name, _ in batch.skipped] == ["images/gone.png"] and "No such file" in batch.skipped[0][1]
 
     def test_a_file_without_a_video_stream_is_named_and_replaced(self, files: Path) -> None:
-        import av
-
         place = files / "sound"
         write_video(place / "good.mp4")
-        with av.open(str(place / "sound.mp4"), "w") as container:
-            stream = container.add_stream("aac", rate=8000, layout="mono")
-            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
-            frame.planes[0].update(bytes(4096))
-            frame.sample_rate = 8000
-            container.mux([*stream.encode(frame), *stream.encode(None)])
+        write_sound(place / "sound.mp4")
         mixed = from_files(videos=str(place), frames=2, size=16)
         batch = mixed.draw(batch_draw(0, 4))
         assert {sample.name for sample in batch.samples} == {"good.mp4"}

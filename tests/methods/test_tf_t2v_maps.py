@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -23,6 +23,9 @@ from vidgen_core.errors import BadRequest
 from vidgen_core.models.loading import located
 from vidgen_core.provenance import read_provenance
 from vidgen_core.testing import request, video
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from little_data import write_sound
 
 # ----------------------------------------------------------------------------------------------------------- maps
 
@@ -226,12 +229,7 @@ class TestConditions:
 
     def test_a_file_of_the_wrong_kind_is_refused_by_its_key(self, picture, tmp_path) -> None:
         (tmp_path / "text.mp4").write_text("no video")
-        with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-            stream = container.add_stream("aac", rate=8000, layout="mono")
-            silence = av.AudioFrame(format="fltp", layout="mono", samples=1024)
-            silence.planes[0].update(bytes(4096))
-            silence.sample_rate = 8000
-            container.mux([*stream.encode(silence), *stream.encode(None)])
+        write_sound(tmp_path / "sound.mp4")
         for conditions, message in (
             ({"motion": str(tmp_path / "sound.mp4")}, "tf_t2v.conditions.motion=.*sound.mp4 holds no video"),
             ({"motion": picture}, "tf_t2v.conditions.motion=.*: maps of 2 channels are no pictures"),

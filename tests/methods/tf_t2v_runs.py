@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from vidgen_moving_shapes.training.joint import painted
 from vidgen_tf_t2v.method import TFT2V
 
+from vidgen_core.data.sample import Batch, Draw
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.request import Request
@@ -22,6 +24,7 @@ from vidgen_core.testing import make_run, request
 T = torch.tensor(500)
 CLIP = "pkg://vidgen_moving_shapes/weights/clip"
 SETTINGS = {"tuned": None, "weights": {}, "model": {"untrained": True, "image_encoder": CLIP}}
+KEPT = {"drop": 0.0, "drop_all": 0.0, "drop_to_negative": 0.0}
 TINY = ["model=tiny", "num_inference_steps=2", "height=32", "width=32", "num_frames=4"]
 
 
@@ -62,3 +65,9 @@ def whole(run: Run) -> Window:
 def predicted(backbone: Backbone, noisy: Tensor, **options: Any) -> Tensor:
     with run_of(backbone, request(num_frames=noisy.shape[2]), **options) as (run, _):
         return backbone.predict(noisy, T, backbone.prepare(whole(run).condition, ("cond",)))
+
+
+def batch_of(kind: str, samples: int = 2, **more: Any) -> Batch:
+    """Painted samples of a kind."""
+    mixed = painted(**{"frames": 2, **more}, labelled_videos=None, shares={kind: 1.0}, images_per_video=1)
+    return mixed.draw(Draw(tuple(range(samples)), 0, 0, 0, 0.0, 0, samples))
