@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vidgen_core import hookimpl
 from vidgen_core.attention import SelfAttention, TextCrossAttention, uncalled
+from vidgen_core.conditioning import Branches, Condition, PerFrameText
 from vidgen_core.config import Composed, compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.hookspecs import HOOK_API_VERSION, kinds, marked
@@ -204,17 +205,22 @@ def check_others_called(subject: Subject) -> None:
         for kind in (SelfAttention, TextCrossAttention):
             stack.enter_context(patch.object(kind, "__call__", noting(kind)))
         try:
-            subject.video({**subject.made(), "others": others})
+            subject.video(others.around(subject.made()))
         except BadRequest as error:
             if "'others'" not in str(error):
                 raise
             others = _Others(called)  # beside one that corrects its windows it is refused, by name
-            subject.video({**subject.made(), "others": others})
+            subject.video(others.around(subject.made()))
     module, owner = others.uncalled
     subject.require(
         not module,
         f"puts a processor of '{owner}' around the attention of '{module}' that never calls the one in place. Say so, "
         "install(..., replaces=True), and claim that kind of attention",
+    )
+    subject.require(
+        not others.dropped,
+        "drops the image tokens that another method has put beside the text. Its `refine_condition` keeps what it is "
+        "given: dataclasses.replace(text, ...) or text.beside(...)",
     )
     if subject.implements("sample"):
         silent = [h for h in ("recall", "after_step", "on_step") if h in marked(others) and h not in others.seen]
@@ -229,7 +235,15 @@ class _Others:
     """A second method of a run: which of its hooks are called, and which of the core's processors are not."""
 
     def __init__(self, called: set[int]) -> None:
-        self.called, self.seen, self.uncalled = called, set[str](), ("", "")
+        self.called, self.seen, self.uncalled, self.dropped = called, set[str](), ("", ""), False
+
+    @hookimpl
+    def refine_condition(self, condition: Condition) -> Condition:
+        def beside(text: PerFrameText) -> PerFrameText:
+            return text.beside("others", text.embeds[:1, :1], torch.zeros_like(text.index))
+
+        text = condition["text"]
+        return Condition({**condition, "text": Branches(beside(text.cond), beside(text.uncond))})
 
     @hookimpl
     def recall(self) -> dict[str, Any]:
@@ -244,6 +258,22 @@ class _Others:
     def deliver(self, run: Run) -> None:
         if run.backbone.denoiser is not None:
             self.uncalled = uncalled(run.backbone.denoiser, self.called)
+
+    def around(self, methods: Mapping[str, object]) -> dict[str, object]:
+        """The methods, with this one before them and one after them that sees what they have left."""
+        return {"others": self, **methods, "others_tokens": _Sees(self)}
+
+
+class _Sees:
+    """The last method of a run, which sees whether the tokens of the first are still there."""
+
+    def __init__(self, others: _Others) -> None:
+        self.others = others
+
+    @hookimpl
+    def refine_condition(self, condition: Condition) -> None:
+        texts = [condition.branch(branch)["text"] for branch in ("cond", "uncond")]
+        self.others.dropped |= any("others" not in text.tokens for text in texts)
 
 
 class _Corrects(_Others):

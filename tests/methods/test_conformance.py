@@ -11,7 +11,7 @@ import torch
 
 from vidgen_core import hookimpl
 from vidgen_core.attention import SelfAttention, install
-from vidgen_core.conditioning import Branches, Condition
+from vidgen_core.conditioning import Branches, Condition, PerFrameText
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.plugin import discover
 from vidgen_core.testing import check_method
@@ -204,6 +204,16 @@ class Beside:
 
         text = condition["text"]
         return Condition({**condition, "text": Branches(told(text.cond), told(text.uncond))})
+
+
+class Drops:
+    """Makes the text anew and forgets what stood beside it."""
+
+    @hookimpl
+    def refine_condition(self, condition):
+        text = condition["text"]
+        anew = [PerFrameText(branch.embeds, branch.index) for branch in (text.cond, text.uncond)]
+        return Condition({**condition, "text": Branches(*anew)})
 
 
 class Renames:
