@@ -5,12 +5,14 @@ B videos, F frames, U distinct texts, L text tokens, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from vidgen_core.errors import VidgenError
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -71,6 +73,17 @@ class Condition(dict[str, Any]):
     def branch(self, name: str) -> dict[str, Any]:
         """The conditions of one guidance branch, ``cond`` or ``uncond``."""
         return {key: getattr(value, name) if isinstance(value, Branches) else value for key, value in self.items()}
+
+
+def check_tokens(condition: Condition, methods: Collection[str]) -> None:
+    """Raise VidgenError for image tokens beside the text under a name that another method could use too."""
+    for branch in ("cond", "uncond"):
+        for source in condition.branch(branch)["text"].tokens:
+            if source.partition(".")[0] not in methods:
+                raise VidgenError(
+                    f"Image tokens stand beside the text as '{source}', the name of no method of this run, so that "
+                    f"another could take it too. Methods use their own: {', '.join(methods)}."
+                )
 
 
 class TextTable:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -285,7 +286,7 @@ class Moments:
             for owner, caller in self._callers["attach"]:
                 contexts: Sequence[AbstractContextManager[None]] = self._call("attach", owner, caller, arguments)
                 for context in contexts:
-                    self._guarded("attach", owner, stack.enter_context, {"cm": context})
+                    self._guarded("attach", owner, partial(stack.enter_context, context), {})
             yield
 
     def _observe(self, hook: str, arguments: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from vidgen_core.request import Request, single_scene
 from vidgen_core.windows import FrameBlock as FrameBlock
 from vidgen_core.windows import Group as Group
 from vidgen_core.windows import Window as Window
+from vidgen_core.windows import check_groups
 
 if TYPE_CHECKING:
     from vidgen_core.config import Composed
@@ -161,7 +162,7 @@ class Run:
         if "text" not in named:
             named["text"] = conditioning.text_per_frame(self, window)
         window.condition = moments.refine_condition(run=self, window=window, condition=conditioning.Condition(named))
-        self._check_tokens(window.condition)
+        conditioning.check_tokens(window.condition, moments.methods)
         unread = set(window.condition) - self.backbone.reads
         if unread:
             raise VidgenError(
@@ -169,16 +170,6 @@ class Run:
                 "reads it adds its name to backbone.reads in its attach hook."
             )
         return window
-
-    def _check_tokens(self, condition: conditioning.Condition) -> None:
-        """Raise VidgenError for image tokens beside the text under a name that another method could use too."""
-        for branch in ("cond", "uncond"):
-            for source in condition.branch(branch)["text"].tokens:
-                if source.partition(".")[0] not in self.moments.methods:
-                    raise VidgenError(
-                        f"Image tokens stand beside the text as '{source}', the name of no method of this run, so that "
-                        f"another could take it too. Methods use their own: {', '.join(self.moments.methods)}."
-                    )
 
     def decode(self, window: Window) -> Iterator[FrameBlock]:
         """The kept frames of a finished window, a few at a time; ``remember`` sees them all before they leave.
@@ -280,28 +271,17 @@ def lay_out(run: Run, backbone: Backbone) -> None:
     """Give a run its backbone: check the request against it, lay the frames in windows and plan where tensors live."""
     run.backbone = backbone
     run.request.validate(backbone.size_multiple)
-    run.groups = checked_plan(run)
+    run.groups = planned(run)
     longest = max(len(window.span) for group in run.groups for window in group.windows)
     run.place(backbone, placements.plan(run.config["placement"], backbone, run.request, longest))
     run.placements[run.stage] = run.placement.record()
     conditioning.warn_limits(run, longest)
 
 
-def checked_plan(run: Run) -> list[Group]:
+def planned(run: Run) -> list[Group]:
     """The plan's groups. Raises VidgenError unless their windows deliver every frame once and in order."""
     groups = list(run.moments.plan(run=run))
-    owner = run.moments.owners("plan")[0]
-    expected = 0
-    for index, window in enumerate(window for group in groups for window in group.windows):
-        inside = window.span.start <= window.keep.start < window.keep.stop <= window.span.stop
-        if window.index != index or window.keep.start != expected or not inside:
-            raise VidgenError(
-                f"The plan of '{owner}' is wrong at its window {index}: index {window.index}, {window.span}, of which "
-                f"it keeps {window.keep}. Windows count from 0, and what they keep follows frame by frame."
-            )
-        expected = window.keep.stop
-    if expected != run.request.num_frames:
-        raise VidgenError(f"The plan of '{owner}' delivers {expected} frames of {run.request.num_frames}.")
+    check_groups(groups, run.request.num_frames, run.moments.owners("plan")[0])
     return groups
 
 

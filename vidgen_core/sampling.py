@@ -127,15 +127,17 @@ class Predict:
     def __call__(self, *branches: str) -> Any:
         if len(branches) == 1:
             return self._predict(branches, self.latents)
-        if self.run.placement.guidance == "two_pass" or not self._equal_lengths(branches):
-            return tuple(self._predict((branch,), self.latents) for branch in branches)
         # unconditional first, as the published pipelines stack it
         order = tuple(sorted(branches, reverse=True))
+        if self.run.placement.guidance == "two_pass" or not self._stackable(order):
+            return tuple(self._predict((branch,), self.latents) for branch in branches)
         stacked = self._predict(order, torch.cat([self.latents] * len(order)))
         parts = dict(zip(order, stacked.chunk(len(order)), strict=True))
         return tuple(parts[branch] for branch in branches)
 
-    def _equal_lengths(self, branches: Sequence[str]) -> bool:
+    def _stackable(self, branches: tuple[str, ...]) -> bool:
+        if branches in self.window.inputs:  # as in an earlier step
+            return True
         texts = [self.window.condition.branch(branch)["text"] for branch in branches]
         # Of text and of every source of image tokens: those of one are not read in the place of another's.
         lengths = [{"": text.embeds.shape[1]} | {s: t.shape[1] for s, t in text.tokens.items()} for text in texts]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from vidgen_core import conditioning
+from vidgen_core.errors import VidgenError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +53,21 @@ class Group:
     """Windows that are sampled jointly and share their noise where they overlap."""
 
     windows: tuple[Window, ...]
+
+
+def check_groups(groups: Sequence[Group], num_frames: int, owner: str) -> None:
+    """Raise VidgenError unless the windows of a plan, of whom ``owner`` made it, deliver every frame once, in order."""
+    expected = 0
+    for index, window in enumerate(window for group in groups for window in group.windows):
+        inside = window.span.start <= window.keep.start < window.keep.stop <= window.span.stop
+        if window.index != index or window.keep.start != expected or not inside:
+            raise VidgenError(
+                f"The plan of '{owner}' is wrong at its window {index}: index {window.index}, {window.span}, of which "
+                f"it keeps {window.keep}. Windows count from 0, and what they keep follows frame by frame."
+            )
+        expected = window.keep.stop
+    if expected != num_frames:
+        raise VidgenError(f"The plan of '{owner}' delivers {expected} frames of {num_frames}.")
 
 
 @dataclass(frozen=True)

@@ -228,11 +228,7 @@ class Streaming(Chunked):
         """Embeddings (B, E) of anchors (B, 3, H, W) in [-1, 1]. Raises BadRequest for another width than APM reads."""
         encoder, resampler = self.load_encoder(run, backbone, parts), self.networks.resampler
         assert resampler is not None
-        if encoder.features != resampler.width:
-            raise BadRequest(
-                f"The image encoder makes {encoder.features} features, but APM of these weights reads "
-                f"{resampler.width}. Give the encoder that they were trained with: {self.name}.encoder=..."
-            )
+        encoder.check_width(resampler.width, f"{self.name}.encoder")
         return encoder.to(backbone.device).encode
 
     def load_encoder(self, run: Run, backbone: Backbone, parts: published.Parts) -> image_encoder.ImageEncoder:

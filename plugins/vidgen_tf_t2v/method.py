@@ -246,11 +246,7 @@ class TFT2V:
                     "checkpoint of TF-T2V."
                 )
             encoder = self.image_encoder(run, backbone)
-            if encoder.features != image.width:
-                raise BadRequest(
-                    f"The image encoder makes {encoder.features} features, but these weights read {image.width}. Give "
-                    "the encoder that they were trained with: tf_t2v.encoder=..."
-                )
+            encoder.check_width(image.width, f"{self.name}.encoder")
             self.embedding = None if picture is None else encoder.encode(picture)
         self.encoder = self.encoder if training else None
 

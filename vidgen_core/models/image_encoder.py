@@ -131,6 +131,14 @@ class ImageEncoder(nn.Module):
         """D."""
         return int(self.tower.config.projection_dim)
 
+    def check_width(self, width: int, key: str) -> None:
+        """Raise BadRequest, which names the user's ``key``, unless D is what the reader's weights read."""
+        if self.features != width:
+            raise BadRequest(
+                f"The image encoder makes {self.features} features, but these weights read {width}. Give the encoder "
+                f"that they were trained with: {key}=..."
+            )
+
     @torch.no_grad()
     def encode(self, pixels: Tensor, images_at_once: int = 16) -> Tensor:
         """The projected class token (N, D) of pictures (N, 3, H, W) in [-1, 1]; its length is not normalised.

@@ -12,7 +12,7 @@ import torch
 
 from vidgen_core.contact_sheet import ContactSheet
 from vidgen_core.data.sample import Batch, Draw, Source
-from vidgen_core.run import Run, checked_plan, frames
+from vidgen_core.run import Run, frames, planned
 from vidgen_core.training.reading import read_together
 from vidgen_core.training.sharding import settle
 
@@ -81,7 +81,7 @@ def draw_samples(run: Run, requests: list[Request], folder: Path, step: int) -> 
     for request in requests:
         sample = Run(request, run.config, run.moments)
         sample.backbone = run.backbone
-        sample.groups = checked_plan(sample)
+        sample.groups = planned(sample)
         sample.place(run.backbone, run.placement)
         sheets = [
             ContactSheet(folder / f"step_{step:08d}_{video.name or f'{video.index:03d}'}.png", video.scenes)
