@@ -223,6 +223,7 @@ class Renames:
 
 
 BROKEN = {
+    Drops: (AssertionError, "drops the image tokens that another method has put beside the text"),
     Unmarked: (BadRequest, "'unmarked' has a function 'plan' that is never called. Mark it with"),
     Replaces: (
         AssertionError,
