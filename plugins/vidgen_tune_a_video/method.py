@@ -55,6 +55,7 @@ class TuneAVideo(Inflation):
         caption: The clip's own caption, where prompts are edits to look at; None takes the prompt of the tuning.
         inversion_steps: None takes as many as the sampling has.
         strength: Share of the way to noise from which an edit starts; 1 as published.
+        temporal: False has every frame inverted and edited by itself, by the image model as it is.
     """
 
     inflation = "st_attention"
@@ -68,9 +69,11 @@ class TuneAVideo(Inflation):
         caption: str | None = None,
         inversion_steps: int | None = None,
         strength: float = 1.0,
+        temporal: bool = True,
     ) -> None:
         self.start, self.stride, self.fit = start, stride, fit
         self.inverted = Inverted(invert, caption, inversion_steps, strength)
+        self.temporal = temporal
         self._opened = lru_cache(maxsize=1)(OneClip)  # read once, however many windows ask for it
 
     # ---------------------------------------------------------------------------------------- request, data
@@ -137,7 +140,8 @@ class TuneAVideo(Inflation):
     def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
         """ST-attention is in the image model, and its scheduler is read as inversion needs it, inside the context."""
         with ExitStack() as stack:
-            stack.enter_context(st_attention(backbone, run.request.seed, self.name))
+            if self.temporal:
+                stack.enter_context(st_attention(backbone, run.request.seed, self.name))
             if self.inverted.wanted:
                 stack.callback(setattr, backbone, "scheduler_config", backbone.scheduler_config)
                 backbone.scheduler_config = ddim_options(backbone.scheduler_config)
@@ -153,7 +157,17 @@ class TuneAVideo(Inflation):
             )
 
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
-        """As of every inflation, and before it what an inflated model of the published layout holds."""
+        """As of every inflation, and before it what an inflated model of the published layout holds.
+
+        Raises BadRequest, too, where ``temporal=False`` leaves no place for it.
+        """
+        if not self.temporal:
+            if run.config["tuned"] is not None:
+                raise BadRequest(
+                    "temporal=false edits every frame by the image model as it is, which has no place for what was "
+                    "tuned. Name the clip in place of tuned=: video=clip.mp4."
+                )
+            return {}, ""
         tensors, file = super().learnt(run, backbone)
         tensors = {**carried(backbone.denoiser), **from_published(tensors)}
         return tensors, file or str(run.config["model"].get("path"))
@@ -161,6 +175,13 @@ class TuneAVideo(Inflation):
     def learns(self, name: str) -> bool:
         """Queries and temporal attention; 112 tensors of Stable Diffusion 1.4."""
         return any(part in name for part in TRAINED)
+
+    @hookimpl(claims="denoiser")
+    def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
+        """As of every inflation. Raises BadRequest where frames are left by themselves."""
+        if not self.temporal:
+            raise BadRequest("temporal=false leaves out what trains. Train with temporal=true.")
+        return super().trainable(run, backbone)
 
     # --------------------------------------------------------------------------------------------- sampling
 

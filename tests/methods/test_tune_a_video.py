@@ -258,6 +258,20 @@ def test_windows_share_a_clip_that_is_read_once(clip: Path, monkeypatch: pytest.
 
 
 @torch.no_grad()
+def test_frames_left_by_themselves_are_edited_alike_whatever_is_beside_them(clip: Path) -> None:
+    wanted = testing.request("a dog", num_frames=4, height=64, width=64, video=str(clip))
+    config = {"tuned": None, "model": {}, "scheduler": {"name": "DDIMScheduler"}}
+
+    def edited(temporal: bool, **more: object) -> torch.Tensor:
+        methods = {"tune_a_video": build(temporal=temporal), **more}
+        windows = testing.latents(wanted, methods, config, tiny.build_image())
+        return torch.cat([window.latents for window in windows], dim=2)
+
+    assert torch.allclose(edited(False), edited(False, halves=Halves()), atol=1e-4)
+    assert not torch.allclose(edited(True), edited(True, halves=Halves()), atol=1e-2)
+
+
+@torch.no_grad()
 def test_a_frame_of_the_clip_is_encoded_alike_in_every_window(clip: Path) -> None:
     run, opened = testing.make_run(testing.request()), OneClip(clip, ["a square"], 4, (64, 64))
     run.backbone = tiny.build_image()
@@ -342,6 +356,7 @@ def test_what_cannot_be_is_refused_by_name(tuned: Path, clip: Path, tmp_path: Pa
     assert "another model" in refused(**edit, tuned=other_base(tuned, tmp_path), model="moving_shapes_image")
     assert "12" in refused(**edit, model="tiny_image", video=clip, num_frames=40, height=64, width=64)
     assert "reads a latent channel" in refused(**edit, model="tiny_depth", num_frames=2, height=64, width=64)
+    assert "no place for what was tuned" in refused(**edit, tuned=tuned, **{"tune_a_video.temporal": False})
     message = refused(**edit, tuned=tuned, **{"tune_a_video.invert": "none", "num_frames": 13})
     assert "square.mp4" in message and "12" in message
     with pytest.raises(BadRequest, match="Say what it shows"):
