@@ -55,14 +55,13 @@ class ClipDepth:
         if file is None:
             return estimate(clip.frames(), self._estimator(run), run.backbone.device)
         maps = read_maps(str(located(str(file))), inverted=self.inverted)
-        if len(maps) == len(clip.indices):
-            return maps
-        if len(maps) != clip.total:
+        if len(maps) not in (len(clip.indices), clip.total):
             raise BadRequest(
                 f"'{file}' holds {len(maps)} depth maps; the clip has {len(clip.indices)} frames, cut from a video of "
                 f"{clip.total}. Give one for each frame of either."
             )
-        return maps[list(clip.indices)]
+        chosen = maps if len(maps) == len(clip.indices) else maps[list(clip.indices)]
+        return clip.cut(chosen, own=True)
 
     def _beside(self, clip: OneClip) -> Path | None:
         file = located(clip.path).with_suffix(".depth.npz")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vidgen_core.data.one_clip import OneClip
 from vidgen_core.depth_map import depth_channel
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_depth.maps import read_maps
@@ -78,7 +79,7 @@ def edited(depth: Tensor, edits: Sequence[Edit], normalise: str = "per_frame") -
     return depth.clamp(-1, 1) if edits else depth
 
 
-def read_edits(given: Any, num_frames: int) -> tuple[Edit, ...]:
+def read_edits(given: Any, clip: OneClip) -> tuple[Edit, ...]:
     """The edits that a configuration describes: a mapping, or a list of them; None for none.
 
     An edit says what changes, by one of::
@@ -96,7 +97,10 @@ def read_edits(given: Any, num_frames: int) -> tuple[Edit, ...]:
         region: [0, 0, 1, 1]  top, left, bottom, right, as shares of height and width
         mask: path            a picture for all frames, or one for each: black nowhere, its brightest wholly
 
-    ``inverted: true`` says that the other clip's file holds distance.
+    ``inverted: true`` says that the other clip's file holds distance. Files are cut as the clip's frames are cut.
+
+    Args:
+        clip: The clip that is edited.
 
     Raises:
         BadRequest: a key, a number or a path is not one of these; the message names the edit.
@@ -104,10 +108,11 @@ def read_edits(given: Any, num_frames: int) -> tuple[Edit, ...]:
     listed = [] if given is None else [given] if isinstance(given, Mapping) else given
     if not isinstance(listed, Sequence) or not all(isinstance(edit, Mapping) for edit in listed):
         raise BadRequest(f"{given} is no edit of depth. An edit is a mapping: {{region: [0,0,1,0.5], shift: 0.3}}.")
-    return tuple(_read(edit, f"The depth edit {dict(edit)}", num_frames) for edit in listed)
+    return tuple(_read(edit, f"The depth edit {dict(edit)}", clip) for edit in listed)
 
 
-def _read(edit: Mapping[str, Any], name: str, num_frames: int) -> Edit:
+def _read(edit: Mapping[str, Any], name: str, clip: OneClip) -> Edit:
+    num_frames = len(clip.indices)
     for key in edit:
         if key not in KEYS:
             raise BadRequest(f"{name} has an unknown key '{key}'.{nearest(str(key), KEYS)}")
@@ -121,14 +126,15 @@ def _read(edit: Mapping[str, Any], name: str, num_frames: int) -> Edit:
     path = edit.get("from", edit.get("blend"))
     if "inverted" in edit and (path is None or not isinstance(edit["inverted"], bool)):
         raise BadRequest(f"{name}: inverted is true or false, and tells of the file of from or blend.")
+    other = None if path is None else read_maps(_path(path, name), num_frames, edit.get("inverted", False))
     return Edit(
         frames=_frames(edit.get("frames", [0, num_frames]), name, num_frames),
         region=_region(edit.get("region", [0, 0, 1, 1]), name),
-        mask=_mask(edit["mask"], name, num_frames) if "mask" in edit else None,
+        mask=clip.cut(_mask(edit["mask"], name, num_frames)) if "mask" in edit else None,
         value=numbers.get("value"),
         scale=numbers.get("scale", 1.0),
         shift=numbers.get("shift", 0.0),
-        other=None if path is None else read_maps(_path(path, name), num_frames, edit.get("inverted", False)),
+        other=None if other is None else clip.cut(other),
         amount=numbers.get("amount", 1.0),
     )
 

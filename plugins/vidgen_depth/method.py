@@ -62,9 +62,9 @@ class Depth(TuneAVideo):
         self.depth = ClipDepth(maps, inverted, estimator, normalise)
         self.edit = edit
         self.temporal_weight = temporal_weight
-        self.temporal = {"weighting": temporal_weighting, "source": temporal_source}
-        self.temporal |= {"norm": temporal_norm, "target": temporal_target}
-        check_choices(**self.temporal)
+        self.consistency = {"weighting": temporal_weighting, "source": temporal_source}
+        self.consistency |= {"norm": temporal_norm, "target": temporal_target}
+        check_choices(**self.consistency)
 
     def check_model(self, run: Run, backbone: Backbone) -> None:
         """Raise BadRequest for a model that reads no depth, or a request without a clip."""
@@ -88,8 +88,9 @@ class Depth(TuneAVideo):
         """``channels``: the clip's depth, edited where a video is made."""
         depth = self.clean_depth(run, window)
         if run.batch is None and self.edit is not None:
-            whole = self.depth.channel(run, self.clip(run.request))[0, 0]
-            changed = edited(whole, read_edits(self.edit, len(whole)), self.depth.normalise)
+            clip = self.clip(run.request)
+            whole = self.depth.channel(run, clip)[0, 0]
+            changed = edited(whole, read_edits(self.edit, clip), self.depth.normalise)
             depth = changed[window.span.start : window.span.stop][None, None]
         return {"channels": depth.expand(len(run.request.videos), -1, -1, -1, -1)}
 
@@ -111,6 +112,6 @@ class Depth(TuneAVideo):
             abar,
             scheduler.config.prediction_type,
             clean=prediction.latents,
-            **self.temporal,
+            **self.consistency,
         )
         return {"temporal_consistency": self.temporal_weight * loss}

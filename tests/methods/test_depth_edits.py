@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from vidgen_depth.edits import edited, read_edits
 
+from vidgen_core.data.one_clip import OneClip
 from vidgen_core.depth_map import depth_channel
 from vidgen_core.errors import BadRequest
+from vidgen_core.video_writer import VideoWriter
 
 FRAMES, SIZE = 4, (8, 6)
 
@@ -25,8 +27,20 @@ def depth():
     return depth_channel(nearness()[None], SIZE)[0, 0] / 2
 
 
-def after(depth, *edits):
-    return edited(depth, read_edits(list(edits), FRAMES))
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """The clip that is edited, of FRAMES frames."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    writer = VideoWriter(path, 8)
+    writer.write(np.zeros((FRAMES, 32, 24, 3), np.uint8))
+    writer.close()
+    return OneClip(path, ["a wall"], FRAMES, (64, 48))
+
+
+@pytest.fixture
+def after(clip):
+    """The depth after some edits."""
+    return lambda depth, *edits: edited(depth, read_edits(list(edits), clip))
 
 
 @pytest.fixture
@@ -37,55 +51,55 @@ def other(tmp_path):
 
 
 @pytest.mark.parametrize("nothing", [None, [], ()])
-def test_without_edits_depth_is_untouched(depth, nothing) -> None:
-    assert edited(depth, read_edits(nothing, FRAMES)) is depth
+def test_without_edits_depth_is_untouched(depth, clip, nothing) -> None:
+    assert edited(depth, read_edits(nothing, clip)) is depth
 
 
 @pytest.mark.parametrize("edit", [{"scale": 1}, {"shift": 0}, {"region": [0, 0, 0.5, 1], "scale": 1, "shift": 0}])
-def test_an_edit_by_nothing_changes_nothing(depth, edit) -> None:
+def test_an_edit_by_nothing_changes_nothing(depth, after, edit) -> None:
     assert torch.allclose(after(depth, edit), depth, atol=1e-7)
 
 
-def test_scale_changes_contrast_and_keeps_the_mean(depth) -> None:
+def test_scale_changes_contrast_and_keeps_the_mean(depth, after) -> None:
     found = after(depth, {"scale": 0.25})
     assert torch.allclose(found.std(), depth.std() / 4) and torch.allclose(found.mean(), depth.mean(), atol=1e-6)
     assert torch.allclose(after(depth, {"scale": 0}), depth.mean().expand_as(depth), atol=1e-6)
 
 
-def test_shift_and_value(depth) -> None:
+def test_shift_and_value(depth, after) -> None:
     assert torch.allclose(after(depth, {"shift": 0.25}), depth + 0.25)
     assert torch.equal(after(depth, {"value": -0.5}), torch.full_like(depth, -0.5))
 
 
-def test_depth_stays_in_the_range_that_the_network_knows(depth) -> None:
+def test_depth_stays_in_the_range_that_the_network_knows(depth, after) -> None:
     assert (after(depth, {"shift": 2}) == 1).all()
     assert after(depth, {"scale": 10}).abs().max() == 1
 
 
-def test_edits_follow_one_another(depth) -> None:
+def test_edits_follow_one_another(depth, after) -> None:
     both = after(depth, {"shift": 0.25}, {"scale": 0.5})
     assert torch.equal(both, after(after(depth, {"shift": 0.25}), {"scale": 0.5}))
 
 
-def test_a_region_and_frames_limit_an_edit(depth) -> None:
+def test_a_region_and_frames_limit_an_edit(depth, after) -> None:
     found = after(depth, {"region": [0, 0.5, 0.5, 1], "frames": [1, 3], "value": 1})
     inside = torch.zeros_like(depth, dtype=torch.bool)
     inside[1:3, :4, 3:] = True
     assert (found[inside] == 1).all() and torch.equal(found[~inside], depth[~inside])
 
 
-def test_a_cell_that_a_region_cuts_changes_in_part(depth) -> None:
+def test_a_cell_that_a_region_cuts_changes_in_part(depth, after) -> None:
     found = after(depth, {"region": [0, 0, 0.5 / SIZE[0], 1], "shift": 0.4})
     assert torch.allclose(found[:, 0], depth[:, 0] + 0.2) and torch.equal(found[:, 1:], depth[:, 1:])
 
 
-def test_scale_in_a_region_is_about_the_mean_of_the_region(depth) -> None:
+def test_scale_in_a_region_is_about_the_mean_of_the_region(depth, after) -> None:
     found = after(depth, {"region": [0, 0, 0.5, 1], "scale": 0})
     assert torch.allclose(found[:, :4], depth[:, :4].mean().expand(FRAMES, 4, 6), atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, FRAMES])
-def test_a_mask_limits_an_edit(depth, tmp_path, count) -> None:
+def test_a_mask_limits_an_edit(depth, after, tmp_path, count) -> None:
     for i in range(count):
         white = np.zeros((32, 24), np.uint8)
         white[:, :12] = 200
@@ -94,7 +108,7 @@ def test_a_mask_limits_an_edit(depth, tmp_path, count) -> None:
     assert (found[..., :3] == 1).all() and torch.equal(found[..., 3:], depth[..., 3:])
 
 
-def test_the_depth_of_another_clip_replaces_or_blends(depth, other) -> None:
+def test_the_depth_of_another_clip_replaces_or_blends(depth, after, other) -> None:
     path, theirs = other
     assert torch.allclose(after(depth, {"from": path}), theirs, atol=1e-4)
     assert torch.allclose(after(depth, {"blend": path, "amount": 0.25}), 0.75 * depth + 0.25 * theirs, atol=1e-4)
@@ -102,8 +116,22 @@ def test_the_depth_of_another_clip_replaces_or_blends(depth, other) -> None:
     assert torch.equal(after(depth, {"from": path, "frames": [0, 1]})[1:], depth[1:])
 
 
-def test_one_mapping_is_one_edit(depth) -> None:
-    assert torch.equal(edited(depth, read_edits({"shift": 0.25}, FRAMES)), after(depth, {"shift": 0.25}))
+def test_what_is_cut_of_the_clip_is_cut_of_masks_and_of_other_clips(clip, tmp_path) -> None:
+    """Of a picture twice as wide as high, a square shows the middle half."""
+    square = OneClip(clip.path, ["a wall"], FRAMES, (64, 64), fit="resize_center")
+    ramp = np.broadcast_to(np.arange(64.0), (FRAMES, 32, 64))
+    np.savez(tmp_path / "ramp.npz", nearness=ramp)
+    np.savez(tmp_path / "left.npz", mask=(ramp < 32).astype(float))
+    edit = {"from": str(tmp_path / "ramp.npz"), "mask": str(tmp_path / "left.npz")}
+    (found,) = read_edits(edit, square)
+    middle = depth_channel(torch.tensor(ramp[..., 16:48])[None], (8, 8))[0, 0]
+    assert torch.allclose(depth_channel(found.other[None], (8, 8))[0, 0], middle, atol=0.02)
+    weight = found.weight(torch.zeros(FRAMES, 8, 8))
+    assert (weight[..., :4] > 0.95).all() and (weight[..., 4:] < 0.05).all()
+
+
+def test_one_mapping_is_one_edit(depth, after, clip) -> None:
+    assert torch.equal(edited(depth, read_edits({"shift": 0.25}, clip)), after(depth, {"shift": 0.25}))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +160,9 @@ def test_one_mapping_is_one_edit(depth) -> None:
         ("scale", "An edit is a mapping"),
     ],
 )
-def test_what_is_no_edit_is_refused_by_name(edit, message) -> None:
+def test_what_is_no_edit_is_refused_by_name(clip, edit, message) -> None:
     with pytest.raises(BadRequest) as error:
-        read_edits([{"shift": 0.1}, edit], FRAMES)
+        read_edits([{"shift": 0.1}, edit], clip)
     assert message in str(error.value)
 
 
@@ -142,7 +170,7 @@ def test_what_is_no_edit_is_refused_by_name(edit, message) -> None:
     ("mask", "message"),
     [(np.zeros((1, 4, 4)), "black everywhere"), (-np.ones((1, 4, 4)), "below 0"), (np.ones((2, 4, 4)), "2 pictures")],
 )
-def test_a_mask_that_marks_nothing_is_refused(tmp_path, mask, message) -> None:
+def test_a_mask_that_marks_nothing_is_refused(clip, tmp_path, mask, message) -> None:
     np.save(tmp_path / "mask.npy", mask)
     with pytest.raises(BadRequest, match=message):
-        read_edits({"mask": str(tmp_path / "mask.npy"), "shift": 1}, FRAMES)
+        read_edits({"mask": str(tmp_path / "mask.npy"), "shift": 1}, clip)

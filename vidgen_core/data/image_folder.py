@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from vidgen_core.data.clips import IMAGES, read_image
+from vidgen_core.data.clips import IMAGES, read_image, size_of_image
 from vidgen_core.data.epochs import Broken
 from vidgen_core.errors import BadRequest
+
+Found = TypeVar("Found")
 
 
 class ImageFolder:
@@ -30,13 +33,18 @@ class ImageFolder:
 
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Images (H, W, 3), uint8 RGB, each of its own size. Raises BadRequest that names one that cannot be read."""
-        return [self._read(self.files[index]) for index in indices]
+        return [_usable(read_image, self.files[index])[0] for index in indices]
 
-    def _read(self, file: Path) -> np.ndarray:
-        try:
-            return read_image(file)[0]
-        except Broken as error:
-            raise BadRequest(f"'{file}' is not to be used: {error}.") from error
+    def sizes(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        """Height and width of images, upright. Raises BadRequest that names one that cannot be read."""
+        return [_usable(size_of_image, self.files[index]) for index in indices]
+
+
+def _usable(read: Callable[[Path], Found], file: Path) -> Found:
+    try:
+        return read(file)
+    except Broken as error:
+        raise BadRequest(f"'{file}' is not to be used: {error}.") from error
 
 
 def natural(name: str) -> tuple[list[tuple[str, int]], str]:

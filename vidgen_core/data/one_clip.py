@@ -16,7 +16,7 @@ from vidgen_core.data.latent_cache import cache_key
 from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models.loading import file_hash, located
-from vidgen_core.video import VideoReader
+from vidgen_core.video import VideoReader, size_of_video
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +101,25 @@ class OneClip:
         """The clip (F, 3, H, W), uint8. Raises BadRequest for a file that does not serve or cannot be decoded."""
         return self._frames
 
+    def cut(self, maps: Tensor, own: bool = False) -> Tensor:
+        """Maps of whole frames, cut as the clip's frames are cut; as they come where whole frames are stretched.
+
+        Args:
+            maps: (F, H', W') float32, of any size.
+            own: They show the frames of this clip, whose aspect counts, whatever the maps were squeezed into. Of other
+                maps their own counts.
+
+        Returns:
+            (F, *size), or the maps themselves. Raises BadRequest for a clip that cannot be read.
+        """
+        import torch
+
+        if self.fit == "stretch":
+            return maps
+        shapes = self._shapes if own else [(maps.shape[-2], maps.shape[-1])] * len(maps)
+        whole = (pixels.fit(frame[None, None], shape, "stretch") for frame, shape in zip(maps, shapes, strict=True))
+        return torch.cat([pixels.fit(frame, self.size, self.fit)[0] for frame in whole])
+
     @property
     def content(self) -> str:
         """What tells these frames, as they come, from all others: of the files' bytes, which frames, size and fit."""
@@ -174,6 +193,13 @@ class OneClip:
         return torch.cat(
             [pixels.fit(torch.from_numpy(frame).permute(2, 0, 1)[None], self.size, self.fit) for frame in read]
         )
+
+    @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        # Height and width of each frame in the file.
+        if isinstance(self._file, VideoReader):
+            return [size_of_video(self._file.path)] * len(self.indices)
+        return self._file.sizes(self.indices)
 
     @cached_property
     def _digest(self) -> str:

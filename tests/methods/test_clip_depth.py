@@ -1,0 +1,56 @@
+"""The depth of the clip that a method is given: whose it is, how it is cut, and that it is made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vidgen_depth.method import Depth
+
+from vidgen_core import testing
+from vidgen_core.models import tiny
+from vidgen_core.run import Run, Window
+from vidgen_core.video_writer import VideoWriter
+
+FRAMES, HEIGHT, WIDTH = 4, 32, 64
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A clip twice as wide as high, of frames that differ."""
+    writer = VideoWriter(tmp_path / "clip.mp4", 8)
+    frames = np.random.default_rng(0).integers(0, 255, (FRAMES, HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    writer.write(frames.repeat(8, axis=1).repeat(8, axis=2))
+    writer.close()
+    return tmp_path / "clip.mp4"
+
+
+def asked(clip: Path, method: Depth, **config: Any) -> Run:
+    request = testing.request("a wall", num_frames=FRAMES, height=64, width=64, video=str(clip))
+    run = testing.make_run(request, {"depth": method}, {"tuned": None, "model": {}, **config})
+    run.backbone = tiny.build_image(in_channels=5)
+    return run
+
+
+def seen(clip: Path, run: Run | None = None, **options: Any) -> torch.Tensor:
+    """(F, h, w): the depth that the network reads."""
+    method = Depth(**options)
+    whole = range(FRAMES)
+    return method.condition(run or asked(clip, method), Window(whole, whole))["channels"][0, 0]
+
+
+@pytest.mark.parametrize("width", [WIDTH, HEIGHT], ids=["as wide as the frames", "squeezed"])
+def test_maps_are_cut_as_the_frames_are(clip: Path, width: int) -> None:
+    """Where the depth is a ramp over the whole frame, the middle half of it is left."""
+    ramp = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (FRAMES, HEIGHT, width))
+    np.savez(clip.with_suffix(".depth.npz"), nearness=ramp * ramp)
+    stretched, cut = (seen(clip, fit=fit)[0, 4] for fit in ("stretch", "resize_center"))
+    place = torch.arange(0.5, 8) / 8
+    for found, across in ((stretched, place), (cut, 0.25 + place / 2)):
+        square = across.square()
+        expected = 2 * (square - square[0]) / (square[-1] - square[0]) - 1
+        assert torch.allclose(found, expected, atol=0.06)
+    assert not torch.allclose(stretched, cut, atol=0.1)
