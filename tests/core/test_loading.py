@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import loading, tiny
+from vidgen_core.models.tuned import base_of
 from vidgen_core.models.unet3d import load
 from vidgen_core.testing import request, video
 
@@ -54,6 +55,28 @@ def test_weights_are_hashed_by_file(saved) -> None:
         "vae/diffusion_pytorch_model.safetensors",
         "text_encoder/model.safetensors",
     }
+
+
+def test_a_variant_that_is_fetched_later_makes_no_other_model_of_it(folder) -> None:
+    before = load(str(folder))
+    half = {name: tensor.half() for name, tensor in load_file(unet_file(folder)).items()}
+    save_file(half, folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    torch.save(half, folder / "unet" / "diffusion_pytorch_model.bin")
+    assert load(str(folder)).weights == before.weights
+    assert base_of(load(str(folder))) == base_of(before)
+    chosen = load(str(folder), variant="fp16")
+    assert [name for name in chosen.weights if name.startswith("unet/")] == [
+        "unet/diffusion_pytorch_model.fp16.safetensors"
+    ]
+
+
+def test_the_parts_of_split_weights_are_all_of_one_variant(tmp_path) -> None:
+    halves = ["model-00001-of-00002.fp16.safetensors", "model.fp16-00002-of-00002.safetensors"]
+    whole = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in (*halves, *whole, "model.non_ema.safetensors"):
+        (tmp_path / name).touch()
+    assert [file.name for file in loading.weight_files(tmp_path, "fp16")] == halves
+    assert [file.name for file in loading.weight_files(tmp_path)] == whole
 
 
 @pytest.mark.parametrize("prefix", ["", "text_model."])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +115,7 @@ def large_parts(path: str, dtype: torch.dtype, variant: str | None = None) -> di
     return {
         "vae": load_component(AutoencoderKL, path, "vae", dtype, variant),
         "text_encoder": load_text_encoder(path, dtype, variant),
-        "weights": hashes(path),
+        "weights": hashes(path, variant),
     }
 
 
@@ -187,13 +188,32 @@ def check_names(own: Mapping[str, Any], shapes: Mapping[str, Any], name: str) ->
     )
 
 
-def hashes(path: str) -> dict[str, str]:
-    """Relative name -> sha256 of every weight file of a model folder, or of a hub id's files in the cache."""
+def hashes(path: str, variant: str | None = None) -> dict[str, str]:
+    """Relative name -> sha256 of every weight file of a model folder, or of a hub id's files in the cache, that is read
+    when this variant is asked for; other variants beside them tell nothing of the model."""
     folder = Path(path) if Path(path).is_dir() else cached_folder(path)
     if folder is None:
         return {}
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".bin"))
-    return {str(file.relative_to(folder)): file_hash(file) for file in files}
+    parts = sorted({config.parent for config in folder.glob("*/config.json")} | {folder})
+    return {str(file.relative_to(folder)): file_hash(file) for part in parts for file in weight_files(part, variant)}
+
+
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """The files that ``from_pretrained`` reads a component's weights from, several where they are split.
+
+    Those of the variant where there are any, else the plain ones; safetensors rather than what torch wrote.
+    """
+    for wanted in dict.fromkeys((variant or "", "")):
+        for suffix in (".safetensors", ".bin"):
+            files = sorted(file for file in folder.glob(f"*{suffix}") if _variant_of(file) == wanted)
+            if files:
+                return files
+    return []
+
+
+def _variant_of(file: Path) -> str:
+    # fp16 of model.fp16.safetensors, and of its parts model.fp16-00001-of-00002 or model-00001-of-00002.fp16.
+    return re.sub(r"-\d+-of-\d+", "", file.stem).partition(".")[2]
 
 
 def cached_folder(path: str) -> Path | None:
@@ -201,13 +221,13 @@ def cached_folder(path: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    for file in ("model_index.json", "config.json"):
+    for file in ("model_index.json", "config.json", "unet/config.json"):  # the parts are fetched one by one
         try:
             cached = try_to_load_from_cache(path, file)
         except HFValidationError:  # no hub id
             return None
         if isinstance(cached, str):
-            return Path(cached).parent
+            return Path(cached).parents[file.count("/")]
     return None
 
 
