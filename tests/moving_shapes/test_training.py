@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 from vidgen_moving_shapes.captions import clip_caption, image_pair_caption, merged_caption
-from vidgen_moving_shapes.combinations import COMBINATIONS, ENTITIES, HELD_OUT_IMAGES
+from vidgen_moving_shapes.combinations import COMBINATIONS, ENTITIES, HELD_OUT_COMBINATIONS, HELD_OUT_IMAGES
+from vidgen_moving_shapes.stories import draw_story
 from vidgen_moving_shapes.tokenizer import END, MAX_LENGTH, UNKNOWN, build_tokenizer
+from vidgen_moving_shapes.training import clips
 from vidgen_moving_shapes.training.autoencoder import LATENT_DEVIATION, build_autoencoder, fold_statistics
-from vidgen_moving_shapes.training.clips import Clips
+from vidgen_moving_shapes.training.clips import DRAWN, Clips
 from vidgen_moving_shapes.training.fresh import SCHEDULER
 from vidgen_moving_shapes.training.image_encoder import Embedded, build_clip, contrastive_loss
 from vidgen_moving_shapes.training.images import Images
 from vidgen_moving_shapes.training.text import WIDTH
 from vidgen_moving_shapes.training.text_to_image import build_unet as build_image_unet
 from vidgen_moving_shapes.training.video import TextToVideo
-from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS
+from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS, draw_scene
 
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.data.sample import Batch, Draw
@@ -67,6 +69,28 @@ def test_pictures_for_training_show_no_held_out_combination() -> None:
     for words in captions:
         starts = [0, *(i + 1 for i, word in enumerate(words) if word == "of")]
         assert not {(words[i + 1], words[i + 2], words[-2]) for i in starts} & unseen
+
+
+@pytest.mark.parametrize("scenes", DRAWN)
+def test_clips_for_training_show_no_held_out_combination(scenes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    painted = []
+
+    def note(rng, entity, motion, ground, *frames):
+        painted.append((entity, motion, ground))
+        return draw_scene(rng, entity, motion, ground, *frames)
+
+    def note_story(*arguments):
+        story = draw_story(*arguments)
+        painted.extend(story.combinations)
+        return story
+
+    monkeypatch.setattr(clips, "draw_scene", note)
+    monkeypatch.setattr(clips, "draw_story", note_story)
+    monkeypatch.setattr(clips, "play", lambda scenes: np.zeros((sum(len(s.layers[0].track) for s in scenes), 1, 1, 3)))
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        DRAWN[scenes](rng, i / 200)
+    assert len(painted) > 400 and not set(painted) & HELD_OUT_COMBINATIONS
 
 
 def test_a_picture_of_two_objects_has_three_depths_and_two_colours() -> None:
