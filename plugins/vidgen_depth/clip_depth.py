@@ -45,22 +45,22 @@ class ClipDepth:
         key = f"{clip.content} {run.request.height} {run.request.width}"
         if key not in self._kept:
             _, height, width = run.backbone.latent_shape(run.request.height, run.request.width)
-            nearness = self.nearness(run, clip)
+            nearness = self.nearness(run, clip, self.inverted, self.maps)
             self._kept = {key: depth_channel(nearness[None], (height, width), self.normalise)}
         return self._kept[key]
 
-    def nearness(self, run: Run, clip: OneClip) -> Tensor:
-        """(F, H', W') float32, larger is nearer."""
-        file = self.maps or self._beside(clip)
+    def nearness(self, run: Run, clip: OneClip, inverted: bool = False, maps: str | None = None) -> Tensor:
+        """(F, H', W') float32, larger is nearer, of any clip; of the maps, where some are named or lie beside it."""
+        file = maps or self._beside(clip)
         if file is None:
             return estimate(clip.frames(), self._estimator(run), run.backbone.device)
-        maps = read_maps(str(located(str(file))), inverted=self.inverted)
-        if len(maps) not in (len(clip.indices), clip.total):
+        found = read_maps(located(str(file)), inverted)
+        if len(found) not in (len(clip.indices), clip.total):
             raise BadRequest(
-                f"'{file}' holds {len(maps)} depth maps; the clip has {len(clip.indices)} frames, cut from a video of "
+                f"'{file}' holds {len(found)} depth maps; the clip has {len(clip.indices)} frames, cut from a video of "
                 f"{clip.total}. Give one for each frame of either."
             )
-        chosen = maps if len(maps) == len(clip.indices) else maps[list(clip.indices)]
+        chosen = found if len(found) == len(clip.indices) else found[list(clip.indices)]
         return clip.cut(chosen, own=True)
 
     def _beside(self, clip: OneClip) -> Path | None:

@@ -8,8 +8,8 @@ would push all else back. F frames, h w latent cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from torch.nn.functional import interpolate
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.depth_map import depth_channel
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_depth.maps import read_maps
+from vidgen_core.models.loading import located
+from vidgen_depth.maps import InColour, read_maps
 
 RANGES = {"value": (-1.0, 1.0), "scale": (0.0, math.inf), "shift": (-2.0, 2.0), "amount": (0.0, 1.0)}
 WHAT = (("value",), ("scale", "shift"), ("from",), ("blend", "amount"))
@@ -37,7 +38,8 @@ class Edit:
     value: float | None
     scale: float
     shift: float
-    other: Tensor | None  # nearness (F, H', W') of another clip
+    other: Tensor | OneClip | None  # nearness (F, H', W') of another clip, or that clip, whose maps are yet to be made
+    inverted: bool
     amount: float
 
     def weight(self, depth: Tensor) -> Tensor:
@@ -50,9 +52,13 @@ class Edit:
             weight = weight * interpolate(self.mask[None], (h, w), mode="area")[0]
         return weight.to(depth)
 
+    def settled(self, nearness: Callable[[OneClip, bool], Tensor]) -> Edit:
+        """With maps in place of another clip; ``nearness`` makes them, and is told whether their file is inverted."""
+        return replace(self, other=nearness(self.other, self.inverted)) if isinstance(self.other, OneClip) else self
+
     def goal(self, depth: Tensor, weight: Tensor, normalise: str) -> Tensor:
         """What the depth (F, h, w) would become where the edit covers it wholly."""
-        if self.other is not None:
+        if isinstance(self.other, Tensor):
             other = depth_channel(self.other[None], (depth.shape[1], depth.shape[2]), normalise)[0, 0].to(depth)
             return torch.lerp(depth, other, self.amount)
         if self.value is not None:
@@ -67,7 +73,7 @@ def edited(depth: Tensor, edits: Sequence[Edit], normalise: str = "per_frame") -
 
     Args:
         depth: (F, h, w) as the network reads it, from ``depth_channel``.
-        edits: What ``read_edits`` made of the configuration.
+        edits: What ``read_edits`` made of the configuration, settled.
         normalise: How the maps of other clips are normalised, as in ``depth_channel``.
 
     Returns:
@@ -87,7 +93,7 @@ def read_edits(given: Any, clip: OneClip) -> tuple[Edit, ...]:
         value: 0.5            to this depth, -1 (far) .. 1 (near)
         scale: 0.5            contrast about the mean of what is edited, 0 (flat) or more; also with shift
         shift: 0.3            nearer (or, below 0, farther) by this much, -2 .. 2
-        from: path            to the depth of another clip, from a file that ``read_maps`` reads
+        from: path            to the depth of another clip: of a file that ``read_maps`` reads, or of the clip itself
         blend: path           towards it, by
         amount: 0.5           0 (not at all) .. 1 (wholly)
 
@@ -97,7 +103,8 @@ def read_edits(given: Any, clip: OneClip) -> tuple[Edit, ...]:
         region: [0, 0, 1, 1]  top, left, bottom, right, as shares of height and width
         mask: path            a picture for all frames, or one for each: black nowhere, its brightest wholly
 
-    ``inverted: true`` says that the other clip's file holds distance. Files are cut as the clip's frames are cut.
+    ``inverted: true`` says that the other clip's file holds distance. It has a map for each frame of the clip that is
+    edited; of any other number those are taken that would be frames of a clip. Files are cut as its frames are cut.
 
     Args:
         clip: The clip that is edited.
@@ -126,7 +133,7 @@ def _read(edit: Mapping[str, Any], name: str, clip: OneClip) -> Edit:
     path = edit.get("from", edit.get("blend"))
     if "inverted" in edit and (path is None or not isinstance(edit["inverted"], bool)):
         raise BadRequest(f"{name}: inverted is true or false, and tells of the file of from or blend.")
-    other = None if path is None else read_maps(_path(path, name), num_frames, edit.get("inverted", False))
+    inverted = edit.get("inverted", False)
     return Edit(
         frames=_frames(edit.get("frames", [0, num_frames]), name, num_frames),
         region=_region(edit.get("region", [0, 0, 1, 1]), name),
@@ -134,7 +141,8 @@ def _read(edit: Mapping[str, Any], name: str, clip: OneClip) -> Edit:
         value=numbers.get("value"),
         scale=numbers.get("scale", 1.0),
         shift=numbers.get("shift", 0.0),
-        other=None if other is None else clip.cut(other),
+        other=None if path is None else _other(_path(path, name), clip, inverted),
+        inverted=inverted,
         amount=numbers.get("amount", 1.0),
     )
 
@@ -164,7 +172,7 @@ def _region(value: Any, name: str) -> tuple[float, float, float, float]:
 
 
 def _mask(path: Any, name: str, num_frames: int) -> Tensor:
-    mask = read_maps(_path(path, name))
+    mask = read_maps(located(_path(path, name)))
     if len(mask) not in (1, num_frames):
         raise BadRequest(
             f"{name}: the mask has {len(mask)} pictures. Give one, or one for each of {num_frames} frames."
@@ -172,6 +180,17 @@ def _mask(path: Any, name: str, num_frames: int) -> Tensor:
     if mask.min() < 0 or mask.max() == 0:
         raise BadRequest(f"{name}: the mask is black everywhere, or below 0 somewhere. What is white is edited.")
     return mask / mask.max()
+
+
+def _other(path: str, clip: OneClip, inverted: bool) -> Tensor | OneClip:
+    try:
+        maps = read_maps(located(path), inverted)
+    except InColour:
+        other = clip.alike(path)
+        other.check()
+        return other
+    chosen = range(len(maps)) if len(maps) == len(clip.indices) else clip.chosen(len(maps), path)
+    return clip.cut(maps[list(chosen)])
 
 
 def _path(value: Any, name: str) -> str:

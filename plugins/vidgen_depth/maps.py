@@ -14,18 +14,24 @@ from vidgen_core.errors import BadRequest
 KEYS = ("nearness", "depth")
 """Under which names an .npz file may hold the maps, the first found; a single array may have any name."""
 
+COLOURED = (32, 0.001)
+"""A video is in colour where its channels differ by more than 32 of 255 in more than this share of it: compression
+gives grey a tint of a few, and a small thing of bright colour is enough to tell a clip from its depth."""
+
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness of a video (ITU-R BT.601)."""
 
 
-def read_maps(path: str | Path, num_frames: int | None = None, inverted: bool = False) -> Tensor:
+class InColour(BadRequest):
+    """What was to hold depth shows colours: most likely a clip itself."""
+
+
+def read_maps(path: str | Path, inverted: bool = False) -> Tensor:
     """The depth maps of a clip: relative inverse depth, as MiDaS predicts it.
 
     Args:
         path: An ``.npy`` or ``.npz`` file with an array (F, H, W); an 8 or 16 bit grey ``.png`` picture, or a folder
-            of them, one for each frame in natural order (2 before 10); any other file is read as a video, whose
-            brightness counts.
-        num_frames: How many maps there must be; None takes any number.
+            of them, one for each frame in natural order (2 before 10); any other file is read as a video in grey.
         inverted: The file holds distance, larger is farther, and d becomes 1 / d. The reciprocal rather than -d,
             because the condition is what inverse depth looks like: under -d a far background, of which it shows
             next to nothing, would take up most of its range. Infinitely far is allowed, and is 0.
@@ -34,15 +40,14 @@ def read_maps(path: str | Path, num_frames: int | None = None, inverted: bool = 
         (F, H', W') float32, finite, on the CPU.
 
     Raises:
-        BadRequest: nothing can be read there, or it is not ``num_frames`` maps of finite numbers.
+        InColour: pictures or a video show more than grey.
+        BadRequest: nothing can be read there, or it is no maps of finite numbers.
     """
     path = Path(path).expanduser()
     maps = _read(path)
     if maps.ndim != 3 or 0 in maps.shape or maps.dtype.kind not in "buif":
         shape = f"{maps.dtype} of shape {maps.shape}"
         raise BadRequest(f"The depth maps in '{path}' are {shape}. They are real numbers (frames, height, width).")
-    if num_frames not in (None, len(maps)):
-        raise BadRequest(f"'{path}' holds {len(maps)} depth maps, and the clip has {num_frames} frames. Give one each.")
     with np.errstate(over="ignore"):  # what is too large for float32 is told as infinity
         maps = maps.astype(np.float32)
     if inverted:
@@ -109,14 +114,21 @@ def _grey(file: Path) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels
     if (pixels != pixels[..., :1]).any():
-        raise BadRequest(f"The depth map '{file}' is in colour. Nearness is grey: white is near, black is far.")
+        raise InColour(f"The depth map '{file}' is in colour. Nearness is grey: white is near, black is far.")
     return pixels[..., 0]
 
 
 def _video(path: Path) -> np.ndarray:
     from vidgen_core.video import read_video
 
-    return read_video(path) @ np.array(LUMA, dtype=np.float32)
+    frames = read_video(path)
+    most, share = COLOURED
+    if (frames.max(axis=-1) - frames.min(axis=-1) > most).mean() > share:
+        raise InColour(
+            f"'{path}' is a video in colour, which is no depth. Nearness is grey: white is near, black is far. Leave "
+            "depth.maps out, and the depth of the clip is estimated."
+        )
+    return frames @ np.array(LUMA, dtype=np.float32)
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:

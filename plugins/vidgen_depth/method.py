@@ -6,6 +6,7 @@ and both guidance branches see the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -90,7 +91,8 @@ class Depth(TuneAVideo):
         if run.batch is None and self.edit is not None:
             clip = self.clip(run.request)
             whole = self.depth.channel(run, clip)[0, 0]
-            changed = edited(whole, read_edits(self.edit, clip), self.depth.normalise)
+            edits = [edit.settled(partial(self.depth.nearness, run)) for edit in read_edits(self.edit, clip)]
+            changed = edited(whole, edits, self.depth.normalise)
             depth = changed[window.span.start : window.span.stop][None, None]
         return {"channels": depth.expand(len(run.request.videos), -1, -1, -1, -1)}
 

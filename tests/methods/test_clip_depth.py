@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vidgen_depth import clip_depth
 from vidgen_depth.method import Depth
 
 from vidgen_core import testing
@@ -54,3 +55,14 @@ def test_maps_are_cut_as_the_frames_are(clip: Path, width: int) -> None:
         expected = 2 * (square - square[0]) / (square[-1] - square[0]) - 1
         assert torch.allclose(found, expected, atol=0.06)
     assert not torch.allclose(stretched, cut, atol=0.1)
+
+
+def test_the_depth_of_another_clip_is_that_of_its_maps_or_estimated(clip: Path, monkeypatch: Any) -> None:
+    """In each frame something near moves on, in the maps beside the other clip as in what the estimator sees."""
+    steps = torch.eye(8)[:FRAMES, None].expand(-1, 8, -1)
+    np.save(clip.with_name("flat.npy"), np.zeros((FRAMES, 8, 8)))
+    edit = {"edit": [{"from": str(clip)}], "maps": str(clip.with_name("flat.npy"))}
+    monkeypatch.setattr(clip_depth, "estimate", lambda frames, *_: steps[: len(frames)])
+    assert torch.equal(seen(clip, **edit), 2 * steps - 1)
+    np.savez(clip.with_suffix(".depth.npz"), depth=steps.numpy())
+    assert torch.equal(seen(clip, **edit), 2 * steps - 1)

@@ -116,6 +116,16 @@ def test_the_depth_of_another_clip_replaces_or_blends(depth, after, other) -> No
     assert torch.equal(after(depth, {"from": path, "frames": [0, 1]})[1:], depth[1:])
 
 
+def test_of_maps_of_a_whole_clip_those_are_taken_that_would_be_its_frames(clip, tmp_path) -> None:
+    strided = OneClip(clip.path, ["a wall"], 2, (64, 48), start=1, stride=2)
+    np.save(tmp_path / "seven.npy", np.arange(7.0)[:, None, None] + np.zeros((7, 8, 6)))
+    (found,) = read_edits({"from": str(tmp_path / "seven.npy")}, strided)
+    assert found.other[:, 0, 0].tolist() == [1, 3]
+    np.save(tmp_path / "three.npy", np.zeros((3, 8, 6)))
+    with pytest.raises(BadRequest, match=r"three.npy' has 3 frames; 2 frames from start=1 with stride=2 need 4"):
+        read_edits({"from": str(tmp_path / "three.npy")}, strided)
+
+
 def test_what_is_cut_of_the_clip_is_cut_of_masks_and_of_other_clips(clip, tmp_path) -> None:
     """Of a picture twice as wide as high, a square shows the middle half."""
     square = OneClip(clip.path, ["a wall"], FRAMES, (64, 64), fit="resize_center")

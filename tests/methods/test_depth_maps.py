@@ -39,19 +39,19 @@ def test_arrays_are_read(tmp_path, maps) -> None:
     np.savez(tmp_path / "named.npz", other=maps[:1], depth=maps)
     np.savez(tmp_path / "single.npz", whatever=maps.astype(np.uint16))
     for name in ("maps.npy", "named.npz", "single.npz"):
-        found = read_maps(tmp_path / name, FRAMES)
+        found = read_maps(tmp_path / name)
         assert found.dtype == torch.float32 and np.array_equal(found.numpy(), maps)
 
 
 @pytest.mark.parametrize(("kind", "factor"), [(np.uint8, 1), (np.uint16, 600)])
 def test_pictures_are_read_in_natural_order(tmp_path, maps, kind, factor) -> None:
     folder = pictures(tmp_path / "maps", (maps * factor).astype(kind))
-    assert np.array_equal(read_maps(folder, FRAMES).numpy(), maps * factor)
+    assert np.array_equal(read_maps(folder).numpy(), maps * factor)
 
 
 def test_grey_in_three_channels_is_grey(tmp_path, maps) -> None:
     folder = pictures(tmp_path / "maps", np.repeat(maps.astype(np.uint8)[..., None], 3, axis=-1))
-    assert np.array_equal(read_maps(folder, FRAMES).numpy(), maps)
+    assert np.array_equal(read_maps(folder).numpy(), maps)
 
 
 def test_the_brightness_of_a_video_is_read(tmp_path) -> None:
@@ -59,19 +59,18 @@ def test_the_brightness_of_a_video_is_read(tmp_path) -> None:
     writer = VideoWriter(tmp_path / "depth.mp4", 8)
     writer.write(np.repeat(maps[..., None], 3, axis=-1))
     writer.close()
-    found = read_maps(tmp_path / "depth.mp4", FRAMES)
+    found = read_maps(tmp_path / "depth.mp4")
     assert found.shape == maps.shape and np.abs(found.numpy() - maps).mean() < 3
 
 
 def test_distance_becomes_inverse_depth(tmp_path) -> None:
     np.save(tmp_path / "metres.npy", np.array([[[1.0, 2.0, 4.0, np.inf]]]))
-    assert read_maps(tmp_path / "metres.npy", 1, inverted=True).tolist() == [[[1.0, 0.5, 0.25, 0.0]]]
+    assert read_maps(tmp_path / "metres.npy", inverted=True).tolist() == [[[1.0, 0.5, 0.25, 0.0]]]
 
 
 @pytest.mark.parametrize(
     ("array", "inverted", "message"),
     [
-        (np.ones((2, 4, 4)), False, "holds 2 depth maps, and the clip has 3 frames"),
         (np.ones((4, 4)), False, "of shape (4, 4). They are real numbers (frames, height, width)"),
         (np.ones((3, 0, 4)), False, "of shape (3, 0, 4)"),
         (np.ones((3, 4, 4), complex), False, "complex128"),
@@ -85,7 +84,7 @@ def test_maps_that_do_not_fit_are_told_with_their_file(tmp_path, array, inverted
     file = tmp_path / "maps.npy"
     np.save(file, array)
     with pytest.raises(BadRequest) as error:
-        read_maps(file, FRAMES, inverted)
+        read_maps(file, inverted)
     assert message.format(file=file) in str(error.value) and str(file) in str(error.value)
 
 
@@ -102,6 +101,14 @@ def cut_short(folder):
     file.write_bytes(file.read_bytes()[:200])
 
 
+def a_small_red_thing(file):
+    frames = np.full((3, 64, 64, 3), 200, np.uint8)
+    frames[:, 20:28, 20:28] = 220, 60, 60
+    writer = VideoWriter(file, 8)
+    writer.write(frames)
+    writer.close()
+
+
 def two_arrays(file):
     np.savez(file.with_suffix(".npz"), a=np.zeros(1), b=np.zeros(1))
     file.with_suffix(".npz").rename(file)
@@ -116,6 +123,7 @@ def two_arrays(file):
         ("maps", lambda folder: folder.mkdir(), "holds no .png depth maps"),
         ("maps.npz", two_arrays, "has no array 'nearness' or 'depth', but ['a', 'b']"),
         ("maps.npz", lambda file: file.write_bytes(b"PK nothing"), "Is it a damaged file?"),
+        ("maps.mp4", a_small_red_thing, "is a video in colour, which is no depth"),
         ("maps.mp4", lambda file: file.write_bytes(b"nothing"), "cannot be read as video"),
         ("maps.mp4", lambda file: None, "There are no depth maps"),
     ],
@@ -123,5 +131,5 @@ def two_arrays(file):
 def test_files_that_are_no_maps_are_told(tmp_path, name, make, message) -> None:
     make(tmp_path / name)
     with pytest.raises(BadRequest) as error:
-        read_maps(tmp_path / name, FRAMES)
+        read_maps(tmp_path / name)
     assert message in str(error.value) and str(tmp_path / name) in str(error.value)

@@ -101,6 +101,11 @@ class OneClip:
         """The clip (F, 3, H, W), uint8. Raises BadRequest for a file that does not serve or cannot be decoded."""
         return self._frames
 
+    def alike(self, path: str | Path) -> OneClip:
+        """Another file, from which frames are taken and cut as from this one."""
+        choice = (self.num_frames, self.size, self.start, self.stride, self.spread, self.fit, self.parity)
+        return OneClip(path, self.captions, *choice)
+
     def cut(self, maps: Tensor, own: bool = False) -> Tensor:
         """Maps of whole frames, cut as the clip's frames are cut; as they come where whole frames are stretched.
 
@@ -133,14 +138,17 @@ class OneClip:
     @cached_property
     def indices(self) -> tuple[int, ...]:
         """Which frames of the file are taken. Raises BadRequest where they are not enough."""
-        total = len(self._file)
+        return self.chosen(len(self._file), self.path)
+
+    def chosen(self, total: int, path: str) -> tuple[int, ...]:
+        """Which of ``total`` frames, or maps of frames, in ``path`` are taken. Raises BadRequest for too few."""
         if total == 0:
-            raise BadRequest(f"'{self.path}' has no frames. Is it a damaged file?")
+            raise BadRequest(f"'{path}' has no frames. Is it a damaged file?")
         if self.start >= total:
-            raise BadRequest(f"'{self.path}' has {_frames(total)}: 0..{total - 1}; start={self.start} is none of them.")
+            raise BadRequest(f"'{path}' has {_frames(total)}: 0..{total - 1}; start={self.start} is none of them.")
         fitting = tuple(range(self.start, total, self.stride))
         if len(fitting) < self.num_frames and not self.parity:
-            raise BadRequest(self._too_short(total, len(fitting)))
+            raise BadRequest(self._too_short(total, len(fitting), path))
         if self.spread == "even":
             return tuple(self.start + index for index in even_indices(total - self.start, self.num_frames))
         return fitting[: self.num_frames]
@@ -207,7 +215,7 @@ class OneClip:
         used = [file.path] if isinstance(file, VideoReader) else [file.files[index] for index in self.indices]
         return hashlib.sha256(b"".join(_digest_of(path) for path in used)).hexdigest()
 
-    def _too_short(self, total: int, fitting: int) -> str:
+    def _too_short(self, total: int, fitting: int, path: str) -> str:
         reach = (self.num_frames - 1) * self.stride + 1
         strided = f" with stride={self.stride}" if self.stride > 1 else ""
         stride = (total - 1 - self.start) // (self.num_frames - 1)
@@ -215,7 +223,7 @@ class OneClip:
         mends += [f"stride={stride}"] if stride else []
         mends += [f"start={total - reach} or less"] if reach <= total else []
         return (
-            f"'{self.path}' has {_frames(total)}; {_frames(self.num_frames)} from start={self.start}{strided} need "
+            f"'{path}' has {_frames(total)}; {_frames(self.num_frames)} from start={self.start}{strided} need "
             f"{self.start + reach}. Ask for {', or '.join(mends)}."
         )
 
