@@ -144,7 +144,16 @@ def test_texts_of_a_frozen_encoder_are_encoded_once() -> None:
     assert torch.equal(texts(["a", "b"]), texts(["a", "b"]))
     texts(["c"])
     texts(["a"])
-    assert asked == [["a", "b"], ["c"], ["a"]]
+    assert asked == [["a"], ["b"], ["c"], ["a"]]
+
+
+def test_an_embedding_does_not_depend_on_what_was_encoded_before() -> None:
+    made = learner()
+    whole = made.backbone.encode_text
+    made.backbone.encode_text = lambda texts: whole(texts) + len(texts)  # type: ignore[method-assign]
+    straight, resumed = EncodedTexts(made.run), EncodedTexts(made.run)
+    straight(["a", "b"])
+    assert torch.equal(straight(["b", "c"]), resumed(["b", "c"]))
 
 
 def test_each_part_of_a_name_scales_the_learning_rate() -> None:

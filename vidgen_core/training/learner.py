@@ -103,6 +103,9 @@ class Learner(nn.Module):
 class EncodedTexts:
     """Embeddings of a frozen text encoder, the most recent ones kept on the CPU.
 
+    Every text is encoded alone: an embedding's last bits depend on how many go with it, and what is missing from the
+    cache depends on where a training was resumed.
+
     Args:
         limit: Texts kept.
     """
@@ -114,12 +117,10 @@ class EncodedTexts:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        missing = [text for text in texts if text not in self._kept]
-        if missing:
-            warn_cut(self._run, missing)
-            embeds = self._run.backbone.encode_text(missing)
-            self._kept.update({text: row.cpu() for text, row in zip(missing, embeds, strict=True)})
         for text in texts:
+            if text not in self._kept:
+                warn_cut(self._run, [text])
+                self._kept[text] = self._run.backbone.encode_text([text])[0].cpu()
             self._kept.move_to_end(text)
         rows = torch.stack([self._kept[text] for text in texts])
         while len(self._kept) > self._limit:
