@@ -47,14 +47,13 @@ def inversion(
     Raises:
         BadRequest: the scheduler's spacing has no inverse.
     """
-    from diffusers import DDIMInverseScheduler
-
-    scheduler = DDIMInverseScheduler.from_config(_sampler(run).config)
-    try:
-        scheduler.set_timesteps(steps, device=run.backbone.device)
-    except ValueError as error:
-        raise BadRequest(f"DDIM inversion is not possible: {' '.join(str(error).split())}") from error
+    scheduler = _inverter(run, steps)
     return _unguided(run, condition, latents, prompt, scheduler, scheduler.timesteps[:walked])
+
+
+def reached(run: Run, steps: int, walked: int) -> int:
+    """The timestep whose level of noise the latents have after ``walked`` of the steps. Raises as ``inversion``."""
+    return int(_inverter(run, steps).timesteps[walked - 1])
 
 
 def reconstruction(
@@ -68,6 +67,17 @@ def reconstruction(
     scheduler.set_timesteps(steps, device=run.backbone.device)
     left_out = 0 if walked is None else steps - walked
     return deque(_unguided(run, condition, noise, prompt, scheduler, scheduler.timesteps[left_out:]), maxlen=1).pop()
+
+
+def _inverter(run: Run, steps: int) -> Any:
+    from diffusers import DDIMInverseScheduler
+
+    scheduler = DDIMInverseScheduler.from_config(_sampler(run).config)
+    try:
+        scheduler.set_timesteps(steps, device=run.backbone.device)
+    except ValueError as error:
+        raise BadRequest(f"DDIM inversion is not possible: {' '.join(str(error).split())}") from error
+    return scheduler
 
 
 def _sampler(run: Run) -> Any:

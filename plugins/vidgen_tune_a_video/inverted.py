@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,10 +19,12 @@ from vidgen_core.conditioning import Branches, Condition
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.errors import BadRequest
-from vidgen_core.inversion import inversion, reconstruction
+from vidgen_core.inversion import inversion, reached, reconstruction
+from vidgen_core.models.loading import located
 from vidgen_core.noise import keyed_noise, seed_of
 from vidgen_core.training.latents import of_posterior
 from vidgen_core.tuned_run import tuned_config
+from vidgen_tune_a_video.published import carried
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -51,16 +56,16 @@ class Inverted:
         Raises BadRequest where the window reaches beyond the clip, or the scheduler cannot follow an inversion.
         """
         _check(run, window, clip)
-        sampled = run.request.num_inference_steps
-        steps = self.steps or sampled
+        steps = self.steps or run.request.num_inference_steps
         # One step at least, whatever the strength: of none there would be nothing to sample.
         walked = max(round(self.strength * steps), 1)
-        window.first_step = min(sampled - round(self.strength * sampled), sampled - 1)
+        window.first_step = _nearest_step(run, reached(run, steps, walked))
         way = Way(self.prompt(run) if self.with_caption else "", steps, walked)
         file = _cache_file(run, window, clip, condition, way)
-        if file is not None and file.is_file():
-            kept = load_file(file)
-        else:
+        kept = None if file is None else _read(file)
+        told = f"the inversion in {walked} steps was read from the cache"
+        if kept is None:
+            told = f"inverted in {walked} steps"
             kept = _invert(run, condition, clean_latents(run, window, clip), way)
             if file is not None:
                 _write(kept, file)
@@ -71,7 +76,7 @@ class Inverted:
             "prompt": way.prompt,
             "reconstruction_error": round(error, 4),
         }
-        print(f"inverted in {walked} steps; sampling back without guidance is {error:.1%} off", file=sys.stderr)
+        print(f"{told}; sampling back without guidance is {error:.1%} off", file=sys.stderr)
         return kept["noise"].to(run.backbone.device).expand(len(run.request.videos), -1, -1, -1, -1)
 
     def prompt(self, run: Run) -> str:
@@ -117,6 +122,12 @@ def _check(run: Run, window: Window, clip: OneClip) -> None:
         raise BadRequest(f"The clip has {len(clip.indices)} frames; {window.span.stop} are to be made of it.")
 
 
+def _nearest_step(run: Run, level: int) -> int:
+    """The sampling step whose timestep is nearest to the one that the inversion reached; the noisier of two."""
+    timesteps = run.timesteps(run.make_scheduler()).tolist()
+    return min(range(len(timesteps)), key=lambda index: abs(timesteps[index] - level))
+
+
 def _invert(run: Run, condition: Condition, clean: Tensor, way: Way) -> dict[str, Tensor]:
     """``noise``, and ``error``: how far off the clip is to which it leads back, relative to the clip."""
     print(f"inverting the clip: {way.walked} steps to its noise, and as many back to compare", file=sys.stderr)
@@ -127,18 +138,32 @@ def _invert(run: Run, condition: Condition, clean: Tensor, way: Way) -> dict[str
 
 
 def _cache_file(run: Run, window: Window, clip: OneClip, condition: Condition, way: Way) -> Path | None:
-    """Where the inverted noise is kept: beside the tuned weights, named by all that it depends on."""
-    tuned = Path(str(run.config["tuned"] or "")).expanduser()
-    if run.config["tuned"] is None or not tuned.is_dir():
+    """Where the inverted noise is kept, named by all that it depends on; None where it is not kept."""
+    folder = _beside_the_weights(run)
+    if folder is None:
         return None
     backbone = run.backbone
-    weights = [backbone.weights or run.config["model"], run.provenance["tuned"]]  # drawn weights have no file
+    weights = [backbone.weights or run.config["model"], run.provenance.get("tuned")]  # drawn weights have no file
+    network = sorted(name for name, _ in backbone.denoiser.named_parameters())  # without its temporal layers another
     schedule = [backbone.scheduler_config, run.config["scheduler"]]
-    facts = [weights, schedule, str(backbone.dtype), clip.content, [window.span.start, window.span.stop], way]
+    facts = [weights, network, schedule, str(backbone.dtype), clip.content, [window.span.start, window.span.stop], way]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for tensor in _tensors(condition):
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return tuned / "inverted" / f"{digest.hexdigest()[:24]}.safetensors"
+    return folder / f"{digest.hexdigest()[:24]}.safetensors"
+
+
+def _beside_the_weights(run: Run) -> Path | None:
+    """The folder of the cache: beside what was tuned, or in the folder of an inflated model.
+
+    None where the weights are nobody's, or are being trained: no file says what they are at this step.
+    """
+    if "trainer" in run.config:
+        return None
+    if run.config["tuned"] is not None:
+        tuned = Path(str(run.config["tuned"])).expanduser()
+        return (tuned if tuned.is_dir() else tuned.parent) / "inverted"
+    return located(run.config["model"]["path"]) / "inverted" if carried(run.backbone.denoiser) else None
 
 
 def _tensors(condition: Any) -> list[Tensor]:
@@ -151,11 +176,21 @@ def _tensors(condition: Any) -> list[Tensor]:
     return found
 
 
+def _read(file: Path) -> dict[str, Tensor] | None:
+    """What was kept; None where nothing was, or it cannot be read."""
+    try:
+        kept = load_file(file)
+    except (OSError, SafetensorError):
+        return None
+    return kept if kept.keys() == {"noise", "error"} else None
+
+
 def _write(tensors: dict[str, Tensor], file: Path) -> None:
-    fresh = file.with_name(f".{file.name}")
+    fresh = file.with_name(f".{uuid4().hex}.tmp")
     try:
         file.parent.mkdir(exist_ok=True)
         save_file(tensors, fresh)
         fresh.replace(file)
-    except OSError:
-        fresh.unlink(missing_ok=True)  # a cache that cannot be kept costs time, nothing else
+    except (OSError, SafetensorError):  # a cache that cannot be kept costs time, nothing else
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)

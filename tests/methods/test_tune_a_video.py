@@ -12,32 +12,25 @@ from typing import Any
 
 import pytest
 import torch
+from one_shot import QUICK, tune
 from safetensors.torch import load_file
-from vidgen_tune_a_video.export import export
 from vidgen_tune_a_video.inflated import st_attention
-from vidgen_tune_a_video.inverted import clean_latents
 from vidgen_tune_a_video.merged_attention import _works
-from vidgen_tune_a_video.method import build
 from vidgen_tune_a_video.st_attention import _concatenated, _materialised, _merged
 
 import vidgen_core as vg
-from vidgen_core import hookimpl, testing
 from vidgen_core.api import train
 from vidgen_core.attention import BACKENDS
 from vidgen_core.conditioning import Condition, PerFrameText
 from vidgen_core.config import compose
-from vidgen_core.data.one_clip import OneClip
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.provenance import read_provenance
-from vidgen_core.run import Group, Run, Window, generate
+from vidgen_core.run import generate
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
-from vidgen_core.video import VideoReader
-from vidgen_core.video_writer import VideoWriter
 
 T = torch.tensor(500)
-QUICK = {"method": "tune_a_video", "num_inference_steps": 2, "scheduler": "ddim"}
 
 
 @contextmanager
@@ -163,31 +156,6 @@ def test_gradient_checkpointing_trains_every_block_just_the_same() -> None:
 # ------------------------------------------------------------------------------------------- a tuned run
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve frames of a bright square that moves."""
-    frames = torch.full((12, 64, 64, 3), 30, dtype=torch.uint8)
-    for i in range(12):
-        frames[i, 20:36, 2 + 4 * i : 18 + 4 * i] = torch.tensor([220, 60, 60], dtype=torch.uint8)
-    path = tmp_path_factory.mktemp("clip") / "square.mp4"
-    writer = VideoWriter(path, fps=8)
-    writer.write(frames.numpy())
-    writer.close()
-    return path
-
-
-def tune(folder: Path, clip: Path, *more: str, **values: Any) -> Path:
-    options = {"method": "tune_a_video", "model": "tiny_image", "num_frames": 4, "height": 64, "width": 64}
-    options |= {"trainer.max_steps": 2, "trainer.learning_rate": 1e-2, "trainer.workers": 0}
-    train(**{**options, "video": clip, "prompt": "a square", "output.dir": folder, **values})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
-    return tune(tmp_path_factory.mktemp("tuned") / "run", clip)
-
-
 def test_a_tuned_run_holds_only_what_changed(tuned: Path) -> None:
     tensors = load_file(tuned / "methods" / "tune_a_video.safetensors")
     blocks = 4  # one below, one in the middle, two above
@@ -214,71 +182,6 @@ def test_the_record_of_an_edit_tells_what_was_tuned(tuned: Path, tmp_path: Path)
     assert record["tuned"] == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def test_a_clip_that_was_inverted_is_neither_read_nor_encoded_again(
-    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edit = {**QUICK, "tuned": tuned, "prompt": "a circle"}
-    made = vg.generate(**edit, **{"output.dir": tmp_path / "first"})
-    for kind, name in ((OneClip, "frames"), (ImageBackbone, "encode")):
-        monkeypatch.setattr(kind, name, lambda *_: pytest.fail("the clip was looked at"))
-    again = vg.generate(**edit, **{"output.dir": tmp_path / "again"})
-    assert (made.frames == again.frames).all()
-
-
-@pytest.mark.parametrize(("strength", "first"), [(0, 3), (0.1, 3), (0.5, 2), (1, 0)])
-def test_an_edit_starts_where_its_noise_lies_and_takes_a_step_at_least(
-    strength: float, first: int, tuned: Path, tmp_path: Path
-) -> None:
-    steps = []
-    edit = {"method": "tune_a_video", "tuned": tuned, "prompt": "a circle", "num_inference_steps": 4}
-    edit |= {"tune_a_video.strength": strength, "output.dir": tmp_path / "edit"}
-    vg.generate(**edit, on_step=lambda step, latents: steps.append(step.index))
-    assert steps == list(range(first, 4))
-    assert read_provenance(tmp_path / "edit" / "run.yaml")["inversion"]["steps"] == 4 - first
-
-
-class Halves:
-    """Two windows, each half of the video."""
-
-    @hookimpl
-    def plan(self, run: Run) -> list[Group]:
-        half = run.request.num_frames // 2
-        spans = [range(half), range(half, 2 * half)]
-        return [Group((Window(span, span, index, index),)) for index, span in enumerate(spans)]
-
-
-@torch.no_grad()
-def test_windows_share_a_clip_that_is_read_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, reads = VideoReader.frames, []
-    monkeypatch.setattr(VideoReader, "frames", lambda *arguments: reads.append(1) or read(*arguments))
-    wanted = testing.request("a dog", num_frames=4, height=64, width=64, video=str(clip))
-    config = {"tuned": None, "model": {}, "scheduler": {"name": "DDIMScheduler"}}
-    testing.latents(wanted, {"tune_a_video": build(), "halves": Halves()}, config, tiny.build_image())
-    assert len(reads) == 1
-
-
-@torch.no_grad()
-def test_frames_left_by_themselves_are_edited_alike_whatever_is_beside_them(clip: Path) -> None:
-    wanted = testing.request("a dog", num_frames=4, height=64, width=64, video=str(clip))
-    config = {"tuned": None, "model": {}, "scheduler": {"name": "DDIMScheduler"}}
-
-    def edited(temporal: bool, **more: object) -> torch.Tensor:
-        methods = {"tune_a_video": build(temporal=temporal), **more}
-        windows = testing.latents(wanted, methods, config, tiny.build_image())
-        return torch.cat([window.latents for window in windows], dim=2)
-
-    assert torch.allclose(edited(False), edited(False, halves=Halves()), atol=1e-4)
-    assert not torch.allclose(edited(True), edited(True, halves=Halves()), atol=1e-2)
-
-
-@torch.no_grad()
-def test_a_frame_of_the_clip_is_encoded_alike_in_every_window(clip: Path) -> None:
-    run, opened = testing.make_run(testing.request()), OneClip(clip, ["a square"], 4, (64, 64))
-    run.backbone = tiny.build_image()
-    whole, part = (clean_latents(run, Window(span, span), opened) for span in (range(4), range(1, 3)))
-    assert torch.allclose(whole[:, :, 1:3], part, atol=1e-6)
-
-
 def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Path, tmp_path: Path) -> None:
     straight = tune(tmp_path / "straight", clip, **{"trainer.max_steps": 4, "trainer.checkpoint_every": 2})
     halved = tmp_path / "halved"
@@ -289,27 +192,6 @@ def test_tuning_and_checkpointing_agree_and_resume_goes_on_bit_for_bit(clip: Pat
     tune(halved, clip, **{"trainer.max_steps": 4, "trainer.checkpoint_every": 2, "resume": True})
     a, b = (load_file(run / "methods" / "tune_a_video.safetensors") for run in (straight, halved))
     assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_a_tuning_under_the_clips_own_caption_shows_edits_as_it_goes(tmp_path: Path, clip: Path) -> None:
-    options = {"trainer.sample_every": 1, "trainer.max_steps": 1, "num_inference_steps": 2}
-    run = tune(tmp_path / "run", clip, prompt="a dog, red", **{"tune_a_video.caption": "a square, it's", **options})
-    assert len(list((run / "samples").glob("*.png"))) == 1
-    assert "a square, it's" in (run / "run.yaml").read_text()
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
-    """A tuned run of the embedded image model."""
-    return tune(tmp_path_factory.mktemp("embedded") / "run", clip, model="moving_shapes_image")
-
-
-@pytest.fixture(scope="module")
-def published(embedded: Path, clip: Path) -> dict[str, Any]:
-    """How to edit the clip with the same model in the published layout."""
-    folder = export(str(embedded), embedded.parent / "published")
-    edit = {"video": clip, "num_frames": 4, "height": 64, "width": 64, "model": "moving_shapes_image"}
-    return {**QUICK, **edit, "model.path": folder, "tune_a_video.caption": "a square"}
 
 
 def test_an_exported_model_is_of_the_published_layout_and_edits_just_the_same(
