@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core.errors import VidgenError
+from vidgen_core.kept import Kept
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -58,13 +59,33 @@ class PerFrameText:
             index: (B, F) integers into R: those that each absolute frame of the window reads.
         """
         pairs, which = torch.unique(self.index * len(rows) + index, return_inverse=True)
+        return self._paired(source, rows, pairs, which)
+
+    def _paired(self, source: str, rows: Tensor, pairs: Tensor, index: Tensor) -> PerFrameText:
+        """The table of these pairs, text * R + row, read by ``index``."""
         text, tokens = (pairs // len(rows)).to(self.embeds.device), (pairs % len(rows)).to(rows.device)
         others = {name: table[text.to(table.device)] for name, table in self.tokens.items()}
-        return PerFrameText(self.embeds[text], which, {**others, source: rows[tokens]})
+        return PerFrameText(self.embeds[text], index, {**others, source: rows[tokens]})
 
     def without(self, source: str) -> PerFrameText:
         """The same text without the image tokens of one source."""
         return PerFrameText(self.embeds, self.index, {s: rows for s, rows in self.tokens.items() if s != source})
+
+
+class TokenTables:
+    """``PerFrameText.beside`` for tokens that stay as they are: all windows of a video share one table as one object,
+    which is projected once.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Kept[PerFrameText] = Kept()
+
+    def beside(self, text: PerFrameText, source: str, rows: Tensor, index: Tensor) -> PerFrameText:
+        """As ``text.beside``, in a table of all pairs, whichever occur in this window; so rows must be few."""
+        every = torch.arange(len(text.embeds) * len(rows))
+        made = (text.embeds, *text.tokens.values(), rows)
+        table = self._kept.of(made, lambda: text._paired(source, rows, every, every))
+        return PerFrameText(table.embeds, text.index * len(rows) + index, table.tokens)
 
 
 class Condition(dict[str, Any]):

@@ -3,7 +3,7 @@
 The image embedding of one anchor frame becomes tokens, and every text cross-attention mixes them into its text with a
 weight of its own.
 
-B videos, F frames, U distinct texts, L text tokens, T image tokens, D features.
+B videos, U distinct texts, L text tokens, T image tokens, D features.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from vidgen_core.conditioning import PerFrameText
 
 
 class Resampler(nn.Sequential):
@@ -50,47 +48,3 @@ class Mix(nn.Module):
         """(U, L, D) from text of that shape and the image tokens (U, T, D) of each."""
         mixed = self.conv_ln(self.conv(torch.cat([text, tokens], dim=1)))
         return text + F.silu(self.alpha) * mixed
-
-
-class TokenTable:
-    """Text paired with image tokens, as one table for all windows of a video, so that it is projected once."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self._made: tuple[tuple[Tensor, ...], PerFrameText, PerFrameText] | None = None
-
-    def paired(
-        self, cond: PerFrameText, uncond: PerFrameText, anchors: Tensor, blank: Tensor
-    ) -> tuple[PerFrameText, PerFrameText]:
-        """Both branches with their tokens, rows of one table.
-
-        Args:
-            anchors: (B, T, D), the tokens of each video's anchor, for the guided branch.
-            blank: (1, T, D), the tokens of an image that shows nothing, for the other.
-        """
-        key = (cond.embeds, uncond.embeds, anchors, blank)
-        if self._made is None or any(a is not b for a, b in zip(self._made[0], key, strict=True)):
-            self._made = (key, *self._table(cond, uncond, anchors, blank))
-        _, first, second = self._made
-        videos, texts = len(anchors), len(cond.embeds)
-        offsets = torch.arange(videos)[:, None] * texts
-        return (
-            PerFrameText(first.embeds, cond.index + offsets, first.tokens),
-            PerFrameText(second.embeds, uncond.index + videos * texts, second.tokens),
-        )
-
-    def _table(
-        self, cond: PerFrameText, uncond: PerFrameText, anchors: Tensor, blank: Tensor
-    ) -> tuple[PerFrameText, PerFrameText]:
-        videos, texts = len(anchors), len(cond.embeds)
-
-        def rows(name: str) -> Tensor:
-            one = cond.embeds if name == "text" else cond.tokens[name]
-            other = uncond.embeds if name == "text" else uncond.tokens[name]
-            return torch.cat([*[one] * videos, other])
-
-        tokens = {name: rows(name) for name in cond.tokens}
-        unguided = blank.expand(len(uncond.embeds), -1, -1)
-        tokens[self.source] = torch.cat([anchors.repeat_interleave(texts, dim=0), unguided])
-        table = PerFrameText(rows("text"), cond.index, tokens)
-        return table, table

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core import hookimpl
-from vidgen_core.conditioning import Branches, Condition
+from vidgen_core.conditioning import Branches, Condition, TokenTables
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
@@ -23,7 +23,6 @@ from vidgen_core.models.loading import file_hash
 from vidgen_core.models.tuned import Exchange, is_of_another, weights_of
 from vidgen_core.run import Group, Run, Window
 from vidgen_streaming import published
-from vidgen_streaming.apm import TokenTable
 from vidgen_streaming.baselines import LastFrame
 from vidgen_streaming.cam import WIDTHS, Features, merged
 from vidgen_streaming.chunks import Chunked
@@ -101,7 +100,7 @@ class Streaming(Chunked):
         """Remember nothing: neither frames nor what was made of the anchor."""
         self.memory = FrameMemory(self.overlap, self.anchor)
         self._tokens: tuple[Tensor, Tensor] | None = None
-        self._table = TokenTable(self.name)
+        self._tables = TokenTables()
 
     # ------------------------------------------------------------------------------------------------ model
 
@@ -268,13 +267,15 @@ class Streaming(Chunked):
             return None
         text = condition["text"]
         anchors, blank = self.tokens(run, recalled)
+        own = torch.arange(len(anchors))[:, None].expand_as(text.cond.index)
         if run.batch is not None:
             if recalled.blank is not None:
                 anchors = torch.where(recalled.blank.to(anchors.device)[:, None, None], blank, anchors)
-            own = torch.arange(len(anchors))[:, None].expand_as(text.cond.index)
             cond = text.cond.beside(self.name, anchors, own)
             return Condition({**condition, "text": Branches(cond, text.uncond)})
-        cond, uncond = self._table.paired(text.cond, text.uncond, anchors, blank)
+        # Each branch by itself: another method may have told one of them alone of an image.
+        cond = self._tables.beside(text.cond, self.name, anchors, own)
+        uncond = self._tables.beside(text.uncond, self.name, blank, torch.zeros_like(own))
         return Condition({**condition, "text": Branches(cond, uncond)})
 
     def tokens(self, run: Run, recalled: Recalled) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core import hookimpl
-from vidgen_core.conditioning import Branches, Condition, PerFrameText
+from vidgen_core.conditioning import Branches, Condition, PerFrameText, TokenTables
 from vidgen_core.data.sample import Batch, Source, extras_of
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
@@ -133,6 +133,12 @@ class TFT2V:
         self.encoder: ImageEncoder | None = None  # kept by a training, which looks at other pictures in every step
         self.embedding: Tensor | None = None  # (1, E), of the user's picture
         self.given: dict[str, Tensor] = {}  # condition -> (c, F, H, W), of the whole video
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep nothing that was made of the picture for one video."""
+        self.slots: tuple[Tensor | None, Tensor | None] | None = None
+        self.tables = TokenTables()
 
     @hookimpl
     def prepare_request(self, request: Request) -> Request | None:
@@ -153,6 +159,7 @@ class TFT2V:
         self.look(run, backbone)
         backbone.methods[self.name] = self.networks.to(backbone.device, backbone.dtype).eval()
         with ExitStack() as stack:
+            stack.callback(self.forget)
             stack.callback(backbone.methods.pop, self.name)
             stack.enter_context(replaced(backbone.denoiser, base, source, run.warn))
             stack.callback(setattr, backbone, "reads", backbone.reads)
@@ -284,11 +291,14 @@ class TFT2V:
     def refine_condition(self, run: Run, window: Window, condition: Condition) -> Condition:
         """``text`` with the image slot beside it, in both branches, and the frames' histograms where there are some."""
         text = condition["text"]
-        guided, unguided = self.image_slots(run)
+        guided, unguided = self.slots or self.image_slots(run)
+        if "trainer" not in run.config:  # else the image layers learn, and every batch shows other images
+            self.slots = guided, unguided
         fill = self.no_text if run.request.textless else self.text
         shown = guided_text(text, fill) if run.batch is None else self.trained_text(text, run.batch)
-        cond = with_image(shown, guided, self.name)
-        uncond = with_image(text.uncond, unguided, self.name)
+        beside = PerFrameText.beside if "trainer" in run.config else self.tables.beside
+        cond = with_image(shown, guided, self.name, beside)
+        uncond = with_image(text.uncond, unguided, self.name, beside)
         histogram = self.maps_of(run, window).get(HISTOGRAM)
         if histogram is not None:
             assert self.networks.histogram is not None

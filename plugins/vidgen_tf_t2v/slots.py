@@ -7,6 +7,8 @@ zero embedding is learnt. U distinct texts, L text tokens, K image tokens, D fea
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -85,18 +87,24 @@ def empty_image(image: ImageTokens, fill: str) -> Tensor | None:
     return made
 
 
-def with_image(text: PerFrameText, tokens: Tensor | None, source: str) -> PerFrameText:
+Beside = Callable[[PerFrameText, str, Tensor, Tensor], PerFrameText]
+
+
+def with_image(
+    text: PerFrameText, tokens: Tensor | None, source: str, beside: Beside = PerFrameText.beside
+) -> PerFrameText:
     """The text with the image slot beside it.
 
     Args:
         tokens: (B, K, D), those of every video, or (1, K, D) for all; None leaves the slot out.
         source: Names the tokens.
+        beside: ``TokenTables.beside`` for tokens that stay as they are.
     """
     if tokens is None:
         return text
     videos, frames = text.index.shape
     which = torch.arange(videos) % len(tokens)
-    return text.beside(source, tokens, which[:, None].expand(-1, frames))
+    return beside(text, source, tokens, which[:, None].expand(-1, frames))
 
 
 def with_frames(text: PerFrameText, tokens: Tensor, source: str) -> PerFrameText:

@@ -237,6 +237,23 @@ class TestWork:
         copied = [name for name in layers if not name.startswith("up_blocks")]
         assert sorted(projected.values()) == [1] * len(copied) + [2] * len(layers)
 
+    def test_a_video_and_its_refinement_by_the_same_model_do_not_project_texts_again(
+        self, tmp_path: Path, monkeypatch
+    ) -> None:
+        from vidgen_core.attention import TextCrossAttention
+
+        calls, project = [], TextCrossAttention.project
+        monkeypatch.setattr(
+            TextCrossAttention, "project", lambda self, *given: calls.append(self) or project(self, *given)
+        )
+        refine = ["streaming.refine=true", "streaming.refine_chunk=4", "streaming.refine_overlap=2"]
+        counts = []
+        for frames in (8, 14):
+            calls.clear()
+            made(tmp_path / str(frames), *refine, "streaming.refine_steps=1", f"num_frames={frames}")
+            counts.append(len(calls))
+        assert counts[0] == counts[1]
+
     @pytest.mark.parametrize(
         ("more", "encoded"), [([], 0), (["output.latents=true"], 2), (["streaming.mode=last_frame"], 2)]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from vidgen_tf_t2v.method import TFT2V
 from vidgen_tf_t2v.prompts import NEGATIVE, SUFFIX, as_published
 from vidgen_tf_t2v.reference import reference
 
+from vidgen_core.attention import TextCrossAttention
 from vidgen_core.cli import main
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
@@ -58,6 +60,30 @@ class TestVideos:
             )
         )
         assert torch.equal(one, other) and not torch.equal(one, without)
+
+    @pytest.mark.parametrize("order", [("tf_t2v", "streaming"), ("streaming", "tf_t2v")])
+    def test_a_picture_that_only_the_guided_branch_is_told_of_goes_with_an_anchor(self, picture, order) -> None:
+        projected: Counter[int] = Counter()
+        project = TextCrossAttention.project
+
+        def projects(self, attention, *text):
+            projected[id(self)] += 1
+            return project(self, attention, *text)
+
+        def made(frames: int) -> Tensor:
+            projected.clear()
+            chunks = streaming.build(chunk=4, overlap=2, fit="resize_center", hidden=8, embedding_widths=[8] * 4)
+            methods = {"tf_t2v": TFT2V(unguided_image="omit"), "streaming": chunks}
+            wanted = request(num_frames=frames, num_inference_steps=1, image=picture)
+            return video(wanted, {name: methods[name] for name in order}, SETTINGS, tiny.build())
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(TextCrossAttention, "project", projects)
+            assert made(5).shape[1] == 5
+            short = sorted(projected.values())
+            assert torch.isfinite(made(11)).all()
+        # What is read of the texts and images is the same in all chunks.
+        assert sorted(projected.values()) == short
 
     def test_a_video_is_seen_through_its_middle_frame(self) -> None:
         clip = located("pkg://vidgen_moving_shapes/clips/red_circle_moves_right.mp4")

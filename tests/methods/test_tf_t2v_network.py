@@ -220,7 +220,7 @@ class TestSlots:
         _, text = slots(wanted, text="negative")
         assert torch.equal(text.cond.embeds[text.cond.index], text.uncond.embeds[text.uncond.index])
         _, text = slots(wanted, text="zero_tokens")
-        assert not text.cond.embeds.any() and text.cond.length == 81
+        assert not text.cond.embeds[text.cond.index].any() and text.cond.length == 81
         assert text.uncond.embeds.any()
 
     def test_every_filling_makes_another_video(self, picture) -> None:

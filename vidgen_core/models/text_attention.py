@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidgen_core.attention import TextCrossAttention, attentions
 from vidgen_core.conditioning import PerFrameText
+from vidgen_core.kept import Kept
 
 Projected = list[tuple[Tensor, Tensor]]
 """Keys and values (G, h, L, d) of every cross-attention, in the order of the network's modules."""
@@ -27,7 +28,7 @@ class TextAttention:
         named = [(name, m) for name, m in every if isinstance(m.processor, TextCrossAttention)]
         self.names = [name for name, _ in named]
         self.layers: list[tuple[Any, TextCrossAttention]] = [(module, module.processor) for _, module in named]
-        self._projected: tuple[tuple[Tensor, ...], Projected] | None = None
+        self._projected: Kept[Projected] = Kept()
 
     def gathered(self, texts: Sequence[PerFrameText], device: torch.device, dtype: torch.dtype) -> Projected:
         """Keys and values for the frames of these texts, stacked in their order.
@@ -36,7 +37,7 @@ class TextAttention:
         """
         stacked = stack_texts(texts)
         rows = stacked.index.flatten()[:: _fold(stacked.index)].to(device)
-        return [(key[rows], value[rows]) for key, value in self._project(stacked, device, dtype)]
+        return [(key[rows], value[rows]) for key, value in self._project(texts, stacked, device, dtype)]
 
     def use(self, projected: Projected) -> None:
         """Read these keys and values in the coming calls of the network."""
@@ -45,20 +46,23 @@ class TextAttention:
 
     def forget(self) -> None:
         """Project anew, because the layers that project have other values now."""
-        self._projected = None
+        self._projected.forget()
 
-    def _project(self, text: PerFrameText, device: torch.device, dtype: torch.dtype) -> Projected:
-        # Windows share the table of texts as one object: it is projected once for a run, unless weights may change.
-        table = (text.embeds, *text.tokens.values())
-        if self._projected is not None and not torch.is_grad_enabled():
-            known, projected = self._projected
-            if len(known) == len(table) and all(a is b for a, b in zip(known, table, strict=True)):
-                return projected
-        embeds = text.embeds.to(device, dtype)
-        tokens = {source: rows.to(device, dtype) for source, rows in text.tokens.items()}
-        projected = [processor.project(module, embeds, tokens) for module, processor in self.layers]
-        self._projected = (table, projected)
-        return projected
+    def _project(
+        self, texts: Sequence[PerFrameText], stacked: PerFrameText, device: torch.device, dtype: torch.dtype
+    ) -> Projected:
+        def projected() -> Projected:
+            embeds = stacked.embeds.to(device, dtype)
+            tokens = {source: rows.to(device, dtype) for source, rows in stacked.tokens.items()}
+            return [processor.project(module, embeds, tokens) for module, processor in self.layers]
+
+        if torch.is_grad_enabled():  # weights may change
+            self.forget()
+            return projected()
+        # Windows share the tables of texts as objects: what is stacked of them is projected once for a run.
+        return self._projected.of(
+            [table for text in texts for table in (text.embeds, *text.tokens.values())], projected
+        )
 
 
 def stack_texts(texts: Sequence[PerFrameText]) -> PerFrameText:
