@@ -62,6 +62,12 @@ def test_the_published_rule_disregards_scenes_and_needs_enough_frames() -> None:
         "Text adherence: NO\nEntity consistency: YES\nBackground consistency: partly",
         "Entity Consistency: the man looks the same in all frames, so YES\n"
         "Background Consistency: PARTIALLY, the wall changes\nText Adherence: NO because nobody sits",
+        "Entity Consistency: No inconsistencies were found, so YES\n"
+        "Background Consistency: no-one could call it the same room, PARTIALLY\nText Adherence: NO nobody sits",
+        f"<think>Entity Consistency: no change ... Text Adherence: yes, he sits</think>\n{YES}",
+        f"Entity Consistency: no? Text Adherence: yes? Let me look again.\nEntity Consistency: yes!\n{YES}",
+        f"{YES}, for its entity consistency is good and nobody sits.",
+        "| Entity Consistency | YES |\n| Background Consistency | PARTIALLY |\n| Text Adherence | NO |",
     ],
 )
 def test_an_answer_is_understood_however_it_is_laid_out(text) -> None:
@@ -69,7 +75,14 @@ def test_an_answer_is_understood_however_it_is_laid_out(text) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "I cannot judge videos.", "Entity Consistency: YES / NO\nText Adherence: not sure"]
+    "text",
+    [
+        "",
+        "I cannot judge videos.",
+        "Entity Consistency: YES / NO\nText Adherence: not sure",
+        "Entity Consistency: No inconsistencies were found.\nText Adherence: No event is missing.",
+        f"<think>{YES}",
+    ],
 )
 def test_what_is_unclear_is_no_score_rather_than_a_zero(text) -> None:
     assert set(scores(text).values()) == {None}
@@ -150,6 +163,18 @@ def test_a_judge_that_has_gone_ends_the_command(tmp_path) -> None:
     with pytest.raises(VidgenError, match="failed 5 times"):
         for i in range(5):
             judge.scores(video(tmp_path / f"{i}.mp4", shade=40 * i))
+
+
+def test_a_second_run_asks_for_all_that_failed_and_could_not_be_read(tmp_path) -> None:
+    stories = [video(tmp_path / f"{i}.mp4", shade=20 * i) for i in range(12)]
+    for answers in ([YES, NoAnswer("busy")] * 6, [NoAnswer("busy")] * 4 + ["nonsense"] + [NoAnswer("busy")]):
+        judge = Judge(Speaker(*answers))
+        judge.keep(tmp_path / "answers.jsonl")
+        for story in stories:
+            judge.scores(story)
+    assert (judge.account()["kept"], judge.account()["failed"]) == (6, 6)
+    unreadable = Judge(Speaker(*["nonsense"] * 12))
+    assert all(unreadable.scores(story)["text"] is None for story in stories)
 
 
 def test_the_published_rule_shows_its_frames_and_refuses_too_few(tmp_path) -> None:
@@ -248,10 +273,13 @@ def test_a_wrong_key_ends_the_command_at_once(endpoint) -> None:
     assert len(seen) == 1
 
 
-def test_the_newer_name_of_the_length_is_used_where_it_is_asked_for(endpoint) -> None:
-    url, seen = endpoint((400, {}, {"error": "use max_completion_tokens instead of max_tokens"}), said(YES))
-    assert Endpoint("seer", url).answer(["?"], 300).text == YES
-    assert (seen[1][2]["max_completion_tokens"], "max_tokens" in seen[1][2]) == (300, False)
+def test_what_the_endpoint_refuses_is_left_out_of_every_question_and_takes_no_try(endpoint) -> None:
+    refusals = ({"error": "use max_completion_tokens instead of max_tokens"}, {"error": "temperature has to be 1"})
+    url, seen = endpoint(*((400, {}, refusal) for refusal in refusals), said(YES))
+    judge = Endpoint("seer", url, retries=0)
+    assert [judge.answer(["?"], 300).text for _ in range(2)] == [YES, YES]
+    assert [len(body.keys() & {"max_tokens", "temperature"}) for _, _, body in seen] == [2, 1, 0, 0]
+    assert seen[3][2]["max_completion_tokens"] == 300
 
 
 def test_questions_keep_their_distance(endpoint) -> None:

@@ -15,6 +15,7 @@ from vidgen_core.errors import BadRequest
 from vidgen_core.metrics.clip import Clip, Consistency, TextScore, load
 from vidgen_core.metrics.clip_edits import FrameConsistency, TextualFaithfulness
 from vidgen_core.metrics.footage import Footage
+from vidgen_core.metrics.judge import NoAnswer
 from vidgen_core.metrics.judge_local import LocalModel
 from vidgen_core.video_writer import VideoWriter
 
@@ -137,6 +138,17 @@ def test_a_local_model_looks_at_every_frame_and_answers(judge_folder) -> None:
     assert two.tokens_in - one.tokens_in == 4  # the patches of one more frame
     assert 1 <= one.tokens_out <= 5
     assert speaker.answer(["a red circle", frames[0]], 5) == one
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), ValueError("too many frames")])
+def test_a_message_that_is_too_much_for_a_local_model_has_no_answer(judge_folder, monkeypatch, error) -> None:
+    def too_much(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    speaker = LocalModel.load(str(judge_folder), "cpu", "fp32")
+    monkeypatch.setattr(speaker._model, "generate", too_much)
+    with pytest.raises(NoAnswer, match=str(error)):
+        speaker.answer(["a red circle"], 5)
 
 
 def test_a_model_that_is_none_is_refused(tmp_path) -> None:

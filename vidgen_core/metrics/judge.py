@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("asked", "kept", "failed", "tokens in", "tokens out")
 GIVE_UP = 5
-"""Failures one after the other, after which the judge is taken to be gone."""
+"""Stories without any answer one after the other, after which the judge is taken to be gone."""
 
 
 class NoAnswer(VidgenError):
@@ -119,21 +119,29 @@ class Judge:
         key = self._key(parts)
         if key in self._kept:
             self._counts["kept"] += 1
+            self._in_a_row = 0
             return self._read(self._kept[key].text)
         self._counts["asked"] += 1
         try:
             answer = self.speaker.answer(parts, self.most_tokens)
         except NoAnswer as error:
-            self._failed(f"no answer for '{footage.name}': {error}", error)
+            message = f"no answer for '{footage.name}': {error}"
+            self._failed(message)
+            self._in_a_row += 1
+            if self._in_a_row >= GIVE_UP:
+                raise VidgenError(
+                    f"The judge failed {GIVE_UP} times one after the other; the last: {message}. Its other answers are "
+                    "kept: the same command goes on with what is left."
+                ) from error
             return dict.fromkeys(LABELS)
+        self._in_a_row = 0
         self._counts["tokens in"] += answer.tokens_in
         self._counts["tokens out"] += answer.tokens_out
         found = self._read(answer.text)
         if None in found.values():
             said = " ".join(answer.text.split())[:120]
-            self._failed(f"the answer for '{footage.name}' cannot be read: {said}", None)
+            self._failed(f"the answer for '{footage.name}' cannot be read: {said}")
             return found
-        self._in_a_row = 0
         self._kept[key] = answer
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -148,15 +156,9 @@ class Judge:
         found = published_scores(text)
         return dict(zip(LABELS, found, strict=True)) if found else dict.fromkeys(LABELS)
 
-    def _failed(self, message: str, error: NoAnswer | None) -> None:
+    def _failed(self, message: str) -> None:
         self._counts["failed"] += 1
-        self._in_a_row += 1
         print(f"judge: {message}", file=sys.stderr, flush=True)
-        if self._in_a_row >= GIVE_UP:
-            raise VidgenError(
-                f"The judge failed {GIVE_UP} times one after the other; the last: {message}. Its other answers are "
-                "kept: the same command goes on with what is left."
-            ) from error
 
     def _key(self, parts: Sequence[str | np.ndarray]) -> str:
         digest = hashlib.sha256(f"{self.speaker.name}\0{self.rule}\0{self.most_tokens}".encode())

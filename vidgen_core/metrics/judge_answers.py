@@ -12,11 +12,16 @@ LABELS = {ENTITY: "Entity Consistency", BACKGROUND: "Background Consistency", TE
 
 VERDICTS = {"yes": 1.0, "partially": 0.5, "no": 0.0}
 _WORDS = {**VERDICTS, "partly": 0.5, "partial": 0.5}
-_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
+_CHOICE = "|".join(_WORDS)
+_DETERMINER = r"(?!\bno\s+(?!because|since|as\b)\w|\bno[-']\w)"  # "no inconsistencies", "no-one": no verdict
+_WORD = re.compile(rf"\bNO\b(?![-'])|(?i:{_DETERMINER}\b(?:{_CHOICE})\b)")
+_DIRECT = re.compile(rf"[\W_\d]*\b({_CHOICE})\b(?![-']\w)[ \t]*(?=$|\n|[^\w\s])", re.IGNORECASE)
+_CHOICES = re.compile(rf"[\W_\d]*\w+\s*(?:/|\||or\b)\W*(?:{_CHOICE})\b", re.IGNORECASE)
 _LABEL = {
-    name: re.compile(rf"\b{first}[\s_-]*{second}\b", re.IGNORECASE)
+    name: re.compile(rf"\b{first}[\s_-]*{second}\b(?P<heads>[ \t*_`\"')]*(?:[:=|\n–—-]|$))?", re.IGNORECASE)
     for name, (first, second) in {name: label.split() for name, label in LABELS.items()}.items()
 }
+_THOUGHT = re.compile(r".*</think(?:ing)?>|<think(?:ing)?>.*", re.IGNORECASE | re.DOTALL)
 
 
 def question(captions: Sequence[str], frames: int) -> str:
@@ -41,9 +46,11 @@ def scores(text: str) -> dict[str, float | None]:
     """The three scores in a judge's answer, however it is laid out; None for one that cannot be told.
 
     Case, numbering, markdown, blank lines, other separators, JSON and explanations are understood; an answer of three
-    bare words is taken in the order of the question. Nothing that is unclear becomes a 0.
+    bare words is taken in the order of the question. Where a model thinks aloud, the last word counts. Nothing that is
+    unclear becomes a 0.
     """
-    places = {name: match for name, pattern in _LABEL.items() if (match := pattern.search(text))}
+    text = _THOUGHT.sub("", text)
+    places = {name: match for name, pattern in _LABEL.items() if (match := _last(list(pattern.finditer(text))))}
     if not places:
         lines = [line.strip(" \t*-.#0123456789)") for line in text.splitlines() if line.strip()]
         if len(lines) == len(LABELS) and all(line.lower() in _WORDS for line in lines):
@@ -56,13 +63,18 @@ def scores(text: str) -> dict[str, float | None]:
     return found
 
 
+def _last(mentions: list[re.Match[str]]) -> re.Match[str] | None:
+    # A label that is only spoken of, in the reason for another verdict, does not head an answer.
+    heads = [match for match in mentions if match["heads"] is not None]
+    return next(reversed(heads or mentions), None)
+
+
 def _verdict(answer: str) -> float | None:
-    # The word right behind the label is the verdict; in prose it counts only where it is the only one.
-    direct = re.match(r"[\s\W_\d]*(\w+)(\s*(?:/|\||or\b))?", answer)
-    if direct and direct.group(2):
+    # The word right behind the label is the verdict if it ends its clause; in prose it has to be the only one.
+    if _CHOICES.match(answer):
         return None  # "YES or NO", "YES / PARTIALLY / NO"
-    if direct and direct.group(1).lower() in _WORDS:
-        return _WORDS[direct.group(1).lower()]
+    if direct := _DIRECT.match(answer):
+        return _WORDS[direct[1].lower()]
     words = {_WORDS[word.lower()] for word in _WORD.findall(answer)}
     return words.pop() if len(words) == 1 else None
 

@@ -76,23 +76,22 @@ class Endpoint:
         self._pause = 60 / per_minute if per_minute else 0.0
         self._sleep, self._clock = sleep, clock
         self._free_at = 0.0
+        self._limit, self._tempered = "max_tokens", True  # what this endpoint takes, once it has said so
 
     def answer(self, parts: Sequence[str | np.ndarray], most_tokens: int) -> Answer:
         """One answer. Raises NoAnswer after the last try, BadRequest for what no later question would mend."""
         message = {"role": "user", "content": [_content(part) for part in parts]}
-        body = {"model": self.name, "messages": [message], "max_tokens": most_tokens, "temperature": 0}
-        reason, wait = "", None
-        for attempt in range(self._retries + 1):
+        reason, wait, attempt = "", None, 0
+        while attempt <= self._retries:
+            tempered = {"temperature": 0} if self._tempered else {}
             self._wait_for_turn()
             try:
-                return _answer_in(self._post(body))
+                return _answer_in(
+                    self._post({"model": self.name, "messages": [message], self._limit: most_tokens, **tempered})
+                )
             except urllib.error.HTTPError as error:
                 said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:300]
-                if "max_completion_tokens" in said and "max_tokens" in body:
-                    # Newer models of some providers know only this name for the same limit.
-                    body["max_completion_tokens"] = body.pop("max_tokens")
-                    continue
-                if "temperature" in said and error.code == 400 and body.pop("temperature", None) is not None:
+                if self._corrected(error.code, said):
                     continue
                 if error.code in (401, 403, 404):
                     raise BadRequest(_refusal(self._url, self.name, error.code, said)) from error
@@ -103,7 +102,18 @@ class Endpoint:
                 reason, wait = f"{type(error).__name__}: {error}", None
             if attempt < self._retries:
                 self._sleep(min(wait if wait is not None else 2.0**attempt, LONGEST_WAIT))
+            attempt += 1
         raise NoAnswer(reason or "it did not take the question")
+
+    def _corrected(self, code: int, said: str) -> bool:
+        """Whether the endpoint refused a key of the question that can be left out, which it then is from now on."""
+        if "max_completion_tokens" in said and self._limit == "max_tokens":
+            self._limit = "max_completion_tokens"  # newer models of some providers know only this name for the limit
+            return True
+        if "temperature" in said and code == 400 and self._tempered:
+            self._tempered = False
+            return True
+        return False
 
     def _wait_for_turn(self) -> None:
         left = self._free_at - self._clock()

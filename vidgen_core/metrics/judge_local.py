@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest
-from vidgen_core.metrics.judge import Answer, Judge
+from vidgen_core.metrics.judge import Answer, Judge, NoAnswer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,8 +55,17 @@ class LocalModel:
             return cls(path, model.to(where).eval(), processor)
 
     def answer(self, parts: Sequence[str | np.ndarray], most_tokens: int) -> Answer:
-        """One answer, the likeliest word at every place."""
+        """One answer, the likeliest word at every place. Raises NoAnswer where this message is too much."""
         import torch
+
+        try:
+            with torch.inference_mode():
+                return self._answered(parts, most_tokens)
+        except (RuntimeError, ValueError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            reason = " ".join(str(error).split())[:300]
+            raise NoAnswer(f"{type(error).__name__}: {reason}") from error
+
+    def _answered(self, parts: Sequence[str | np.ndarray], most_tokens: int) -> Answer:
         from PIL import Image
 
         content: list[dict[str, Any]] = [
@@ -74,8 +83,7 @@ class LocalModel:
         ).to(self._model.device)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
-        with torch.inference_mode():
-            tokens = self._model.generate(**inputs, max_new_tokens=most_tokens, do_sample=False)
+        tokens = self._model.generate(**inputs, max_new_tokens=most_tokens, do_sample=False)
         given = inputs["input_ids"].shape[1]
         said = self._processor.batch_decode(tokens[:, given:], skip_special_tokens=True)[0]
         return Answer(said, given, tokens.shape[1] - given)
