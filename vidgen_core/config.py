@@ -214,9 +214,9 @@ def _choices(
             raise BadRequest(f"There is no {override.key} '{name}'.{hint}{names}")
     written = {override.key: str(override.value) for override in asked if override.key in choices}
     choices["model"] = written.get("model", choices["model"])
-    # The user's, else that of the last method which has one, else the model's.
+    # Of the groups after the model: the user's, else that of the last method which has one, else the model's.
     advisers = [catalog["model"][choices["model"]], *(catalog["method"][name] for name in methods)]
-    for group in choices:
+    for group in ENTRY_GROUPS[entry][1:]:
         wanted = [adviser.value(f"group_defaults.{group}") for adviser in advisers]
         objectives = {wish: name for name, wish in zip(methods, wanted[1:], strict=True) if wish}
         if group == "objective" and len(objectives) > 1 and group not in written:
@@ -239,10 +239,11 @@ def _default_option(catalog: Catalog, group: str, entry: str) -> str:
 
 
 def _default_model(preferred: str, catalog: Catalog, methods: Mapping[str, Plugin]) -> str:
-    """A model that all chosen methods accept and that needs no download: the preferred one if it does."""
+    """A model that all chosen methods accept: a method's default, the last first, or one that needs no download."""
     models = catalog["model"]
+    defaults = [catalog["method"][name].value("group_defaults.model") for name in reversed(list(methods))]
     embedded = [name for name, option in models.items() if option.value("example_prompt")]
-    for name in [preferred, *embedded]:
+    for name in [*defaults, preferred, *embedded]:
         if name in models and all(models[name].value("family") in plugin.families for plugin in methods.values()):
             return name
     return preferred

@@ -16,6 +16,7 @@ from vidgen_core.catalog import read_catalog
 from vidgen_core.config import CORE_DEFAULTS, GROUPS, compose, recompose
 from vidgen_core.errors import BadRequest
 from vidgen_core.plugin import conf_packages, discover
+from vidgen_core.provenance import write_yaml
 
 CARD = """
 from vidgen_core import Plugin
@@ -99,6 +100,15 @@ def test_default_model_is_one_that_the_methods_accept(install_plugin) -> None:
     assert compose([]).config["choices"]["model"] == "moving_shapes"
     with pytest.raises(BadRequest, match=r"family other, but model=tiny is of the family 'unet3d'.*other_small"):
         compose(["method=gamma", "model=tiny", PROMPT])
+
+
+def test_default_model_is_that_of_a_method_unless_a_run_was_tuned_on_another(tmp_path: Path) -> None:
+    assert compose(["method=depth", PROMPT]).config["choices"]["model"] == "moving_shapes_depth"
+    assert compose(["method=depth", "model=tiny_depth", PROMPT]).config["choices"]["model"] == "tiny_depth"
+    tuned = compose(["method=depth", "model=tiny_depth", "video=clip.mp4", PROMPT], entry="train").config
+    write_yaml(tmp_path / "run.yaml", {"config": tuned})
+    again = compose(["method=depth", f"tuned={tmp_path}", PROMPT]).config
+    assert again["choices"]["model"] == "tiny_depth" and again["model"] == tuned["model"]
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in CATALOG[group]])
