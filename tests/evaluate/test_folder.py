@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,17 @@ def test_what_vidgen_made_tells_its_captions_and_scenes(tmp_path) -> None:
     (tmp_path / "run" / "video.mp4").rename(tmp_path / "files" / "moved.mp4")
     (only,) = found(f"videos={tmp_path / 'files'}").values()
     assert (only.name, only.captions, only.spans) == ("moved", ("one", "two"), (range(1), range(1, 4)))
+
+
+def test_a_video_that_was_scored_is_let_go(tmp_path) -> None:
+    for name in "abc":
+        video(tmp_path / "v" / f"{name}.mp4")
+    told = captions(tmp_path / "c.json", {name: ["one"] for name in "abc"})
+    seen: list[weakref.ref[object]] = []
+    for made in find_videos(compose_evaluation([f"videos={tmp_path / 'v'}", told, "metric=oracle"])):
+        assert len(made.footage.frames) == 8 and not any(before() for before in seen)
+        seen.append(weakref.ref(made.footage))
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 
 
 def find_videos(evaluation: Evaluation, need_captions: bool = True) -> Iterator[Made]:
-    """Every video of the folder with its captions.
+    """Every video of the folder with its captions; none is kept, for with its frames it is large.
 
     A video file in the folder has its own name; ``name/video.mp4``, as a run of several videos writes it, is ``name``.
 
@@ -31,12 +31,10 @@ def find_videos(evaluation: Evaluation, need_captions: bool = True) -> Iterator[
     config = evaluation.config
     files = video_files(Path(config["videos"]).expanduser())
     known = _captions(files, config["captions"], need_captions)
-    found = []
+    # Of all of them before the first is scored: that may take hours.
+    spans = {name: _spans(path, *known[name], config["scene_frames"]) for name, path in files.items()}
     for name, path in files.items():
-        captions, spans = known[name]
-        found.append(Footage(name, path, captions, _spans(path, captions, spans, config["scene_frames"])))
-    for footage in found:
-        yield Made("", footage.name, 0, footage)
+        yield Made("", name, 0, Footage(name, path, known[name][0], spans[name]))
 
 
 def video_files(folder: Path, key: str = "videos") -> dict[str, Path]:
