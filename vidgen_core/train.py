@@ -40,6 +40,7 @@ from vidgen_core.training.optimiser import make_average, make_optimiser, make_sc
 from vidgen_core.training.reading import saved_first, side_by_side
 from vidgen_core.training.sharding import begin_states, keep_whole, put_together, whole
 from vidgen_core.training.validation import draw_samples, evaluating, validate
+from vidgen_core.tuned_run import CLIP, places_of_clip
 
 if TYPE_CHECKING:
     from vidgen_core.config import Composed
@@ -89,6 +90,7 @@ def train(composed: Composed) -> list[Path]:
         start = checkpoints.load() if resumed else 0
         if accelerator.is_main_process:
             run.provenance |= {"weights": run.backbone.weights, "processes": accelerator.num_processes}
+            run.provenance[CLIP] = places_of_clip(config["video"], folder)
             provenance.write_yaml(folder / "run.yaml", provenance.record(config, run.provenance))
         if options["trackers"]:
             accelerator.init_trackers("vidgen")

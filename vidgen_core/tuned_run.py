@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.overrides import Override
+
+CLIP = "clip"
+"""What ``run.yaml`` of a training calls ``places_of_clip``."""
 
 SIZES = ("num_frames", "height", "width", "fps")
 """Request keys that are taken over."""
@@ -32,8 +36,22 @@ def tuned_config(tuned: str | Path | None) -> dict[str, Any]:
         raise BadRequest(f"tuned={tuned} is not {what}. Give the folder that a training wrote, or its weights.")
     from vidgen_core.provenance import read_provenance
 
-    config: dict[str, Any] = read_provenance(record)["config"]
+    told = read_provenance(record)
+    config: dict[str, Any] = told["config"]
+    places = [path / place for place in told.get(CLIP) or ()]
+    config["video"] = next((str(place) for place in places if place.exists()), config["video"])
     return config
+
+
+def places_of_clip(video: str | None, folder: Path) -> list[str]:
+    """Where a run in ``folder`` may find its clip again, whatever the working directory: the absolute path, and the
+    path from the folder, for a run that is moved together with its clip. None for what lies in no folder."""
+    from vidgen_core.models.loading import PACKAGE
+
+    if not video or video.startswith(PACKAGE):
+        return []
+    place = Path(video).expanduser().absolute()
+    return [str(place), os.path.relpath(place, folder.absolute())]
 
 
 def take_over(tree: Any, record: Mapping[str, Any], methods: Sequence[str], same_model: bool) -> None:

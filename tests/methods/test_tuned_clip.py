@@ -1,0 +1,44 @@
+"""A tuned run finds its clip again, wherever it is used from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from little_data import write_video
+
+from vidgen_core.api import train
+from vidgen_core.config import compose
+
+SMALL = {"model": "tiny_image", "num_frames": 2, "height": 32, "width": 32, "trainer.workers": 0}
+
+
+def tune(**values: Any) -> None:
+    train(**{"method": "tune_a_video", **SMALL, "prompt": "a wall", "trainer.max_steps": 1, **values})
+
+
+def clip_of(tuned: Path) -> Path:
+    return Path(compose([], {"method": "tune_a_video", "tuned": tuned, "prompt": "a door"}).config["video"])
+
+
+def test_a_clip_named_by_a_relative_path_is_found_from_elsewhere_and_after_a_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    write_video(work / "clips" / "wall.mp4")
+    monkeypatch.chdir(work)
+    tune(video="clips/wall.mp4", **{"output.dir": "runs/wall"})
+    monkeypatch.chdir(tmp_path)
+    assert clip_of(Path("work/runs/wall")) == work / "clips" / "wall.mp4"
+    (work / "runs" / "wall").rename(tmp_path / "alone")
+    assert clip_of(tmp_path / "alone") == work / "clips" / "wall.mp4"
+    (tmp_path / "alone").rename(work / "runs" / "wall")
+    work.rename(tmp_path / "moved")
+    found = clip_of(tmp_path / "moved" / "runs" / "wall")
+    assert found.resolve() == tmp_path / "moved" / "clips" / "wall.mp4"
+    found.unlink()
+    assert clip_of(tmp_path / "moved" / "runs" / "wall") == Path("clips/wall.mp4")  # as it was written
