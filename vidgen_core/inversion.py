@@ -8,7 +8,7 @@ B videos, C channels, F frames, h w latent cells.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,15 +21,21 @@ if TYPE_CHECKING:
     from vidgen_core.run import Run
 
 
-def ddim_options(config: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's scheduler configuration as DDIM pairs with its own inversion.
+def ddim_changes(config: Mapping[str, Any], inverts: bool) -> dict[str, Any]:
+    """What is changed of a checkpoint's scheduler configuration where DDIM walks through its latents.
 
-    Nothing is clipped, and on a grid of leading steps the last one is 1, not 0. Where the schedule ends in pure noise,
-    which holds nothing of a clip, the grid begins a step before it.
+    Nothing is clipped, and on a grid of leading steps the last one is 1, not 0: files of other schedulers often say
+    neither, and DDIM's own defaults are the opposite.
+
+    Args:
+        inverts: The way is walked in both directions. Where the schedule ends in pure noise, which holds nothing of a
+            clip, the grid then begins a step before it.
     """
-    leading = config.get("timestep_spacing", "leading") == "leading" or bool(config.get("rescale_betas_zero_snr"))
-    grid = {"timestep_spacing": "leading", "steps_offset": config.get("steps_offset") or 1} if leading else {}
-    return {**config, "clip_sample": False, **grid}
+    leading = config.get("timestep_spacing", "leading") == "leading"
+    changes: dict[str, Any] = {"clip_sample": False}
+    if inverts and config.get("rescale_betas_zero_snr") and not leading:
+        leading, changes["timestep_spacing"] = True, "leading"
+    return changes | ({"steps_offset": config.get("steps_offset") or 1} if leading else {})
 
 
 def inversion(
@@ -85,7 +91,7 @@ def _sampler(run: Run) -> Any:
     from vidgen_core.sampling import make_scheduler
 
     spacing = (run.config.get("scheduler") or {}).get("timestep_spacing")
-    return make_scheduler(run.backbone.scheduler_config, "DDIMScheduler", timestep_spacing=spacing)
+    return make_scheduler(run.backbone.sampling_config, "DDIMScheduler", timestep_spacing=spacing)
 
 
 @torch.no_grad()

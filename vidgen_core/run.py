@@ -128,7 +128,7 @@ class Run:
         options = {**chosen.pop("options", {})}
         name = chosen.pop("name", None)
         chosen.pop("eta", None)  # of each step, not of the scheduler
-        return sampling.make_scheduler(self.backbone.scheduler_config, name, **{**chosen, **options})
+        return sampling.make_scheduler(self.backbone.sampling_config, name, **{**chosen, **options})
 
     def timesteps(self, scheduler: Any) -> Tensor:
         """Set the run's number of steps on a scheduler and return its timesteps, on the backbone's device."""

@@ -13,7 +13,7 @@ from vidgen_core.models.backbone import Backbone
 class Snapshot:
     """The modules, processors, hooks, tensors and settings of a backbone at this moment."""
 
-    SETTINGS = ("reads", "preparers", "scheduler_config", "trained_frames")
+    SETTINGS = ("reads", "preparers", "scheduler_config", "scheduler_changes", "trained_frames")
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone

@@ -1,6 +1,7 @@
 """python -m vidgen_tune_a_video.export TUNED FOLDER    Write a tuned model whole, in the published program's layout.
 
-The folder is what that program's ``save_pretrained`` leaves, and ``model.path=`` takes it as well.
+The U-Net in it has the names and the configuration of that program's own, as safetensors; the other parts and
+``model_index.json`` are the image model's, as diffusers writes them. ``model.path=`` takes the folder as well.
 """
 
 from __future__ import annotations
@@ -10,19 +11,27 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.models.backbone import Backbone
 from vidgen_core.placement import DTYPES
 from vidgen_core.run import Run, batches_of, opened
+from vidgen_core.training.disk import put_whole
 from vidgen_tune_a_video.published import as_3d, to_published
+
+UNWRITTEN = ("Nothing was written", "free some space there, or choose another folder")
 
 
 def export(tuned: str, folder: Path, method: str = "tune_a_video", dtype: str = "fp32") -> Path:
     """The model of a tuned run with what was tuned, as a pipeline folder; returns it.
 
-    Raises BadRequest where the folder is there already, or ``tuned`` is no tuned run.
+    It appears whole or not at all.
+
+    Raises:
+        BadRequest: it is there already, or ``tuned`` is no tuned run; VidgenError where it cannot be written.
     """
     if folder.exists():
         raise BadRequest(f"'{folder}' is there already. Choose another folder.")
@@ -30,13 +39,16 @@ def export(tuned: str, folder: Path, method: str = "tune_a_video", dtype: str = 
     ((request, moments),) = list(batches_of(composed))
     run = Run(request, composed.config, moments)
     with opened(run):
-        run.backbone.save(folder, DTYPES[dtype])
+        return put_whole(folder, lambda fresh: _write(run.backbone, fresh, DTYPES[dtype]), *UNWRITTEN)
+
+
+def _write(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
+    backbone.save(folder, dtype)
     unet = folder / "unet"
-    weights = next(unet.glob("*.safetensors"))
+    (weights,) = unet.glob("*.safetensors")
     save_file(to_published(load_file(weights)), weights, {"format": "pt"})
     config = json.loads((unet / "config.json").read_text())
     (unet / "config.json").write_text(json.dumps(as_3d(config), indent=2, sort_keys=True) + "\n")
-    return folder
 
 
 def main(arguments: list[str] | None = None) -> int:

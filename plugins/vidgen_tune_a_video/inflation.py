@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vidgen_core import hookimpl
 from vidgen_core.errors import BadRequest
+from vidgen_core.inversion import ddim_changes
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import file_hash
 from vidgen_core.models.tuned import check_base, read_tensors, replaced, tuned_file
@@ -26,6 +27,11 @@ class Inflation(ABC):
 
     any_base = False
     """Whether what was learnt goes with other weights of the image model too."""
+
+    @property
+    def inverts(self) -> bool:
+        """Whether a clip is inverted."""
+        return False
 
     foreign: frozenset[str] = frozenset()
     """Options that only other inflations have. A model may bring them, for edits; a user who writes one errs."""
@@ -62,8 +68,13 @@ class Inflation(ABC):
         self.check_request(run.request)  # a training prepares no request
         self.check_model(run, backbone)
         assert isinstance(backbone, ImageBackbone)
-        with self.surgery(run, backbone), replaced(backbone.denoiser, *self.learnt(run, backbone), run.warn):
-            yield
+        before = backbone.scheduler_changes
+        backbone.scheduler_changes = before | ddim_changes(backbone.scheduler_config, self.inverts)
+        try:
+            with self.surgery(run, backbone), replaced(backbone.denoiser, *self.learnt(run, backbone), run.warn):
+                yield
+        finally:
+            backbone.scheduler_changes = before
 
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
         """What was tuned, by its name in the network, and the file it comes from; nothing without ``tuned=``.

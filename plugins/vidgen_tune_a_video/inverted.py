@@ -145,7 +145,7 @@ def _cache_file(run: Run, window: Window, clip: OneClip, condition: Condition, w
     backbone = run.backbone
     weights = [backbone.weights or run.config["model"], run.provenance.get("tuned")]  # drawn weights have no file
     network = sorted(name for name, _ in backbone.denoiser.named_parameters())  # without its temporal layers another
-    schedule = [backbone.scheduler_config, run.config["scheduler"]]
+    schedule = [backbone.sampling_config, run.config["scheduler"]]
     facts = [weights, network, schedule, str(backbone.dtype), clip.content, [window.span.start, window.span.stop], way]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for tensor in _tensors(condition):

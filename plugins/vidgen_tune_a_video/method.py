@@ -6,7 +6,7 @@ What trains is what asks, and what is new: the query projections of both attenti
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from inspect import signature
 from typing import Any
@@ -18,7 +18,6 @@ from vidgen_core import hookimpl
 from vidgen_core.conditioning import Condition
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.errors import BadRequest
-from vidgen_core.inversion import ddim_options
 from vidgen_core.models import unet2d
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.unet2d import ImageBackbone
@@ -138,14 +137,14 @@ class TuneAVideo(Inflation):
 
     @contextmanager
     def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
-        """ST-attention is in the image model, and its scheduler is read as inversion needs it, inside the context."""
-        with ExitStack() as stack:
-            if self.temporal:
-                stack.enter_context(st_attention(backbone, run.request.seed, self.name))
-            if self.inverted.wanted:
-                stack.callback(setattr, backbone, "scheduler_config", backbone.scheduler_config)
-                backbone.scheduler_config = ddim_options(backbone.scheduler_config)
+        """ST-attention is in the image model inside the context, unless frames are left by themselves."""
+        with st_attention(backbone, run.request.seed, self.name) if self.temporal else nullcontext():
             yield
+
+    @property
+    def inverts(self) -> bool:
+        """Unless ``invert=none``."""
+        return self.inverted.wanted
 
     def check_model(self, run: Run, backbone: Backbone) -> None:
         """Raise BadRequest for a model that this method cannot inflate."""

@@ -147,6 +147,30 @@ def test_fresh_layers_depend_on_the_seed_alone(kind: str) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "st_attention"])
+def test_nothing_is_clipped_and_the_grid_ends_at_one_though_the_checkpoint_says_neither(kind: str) -> None:
+    backbone = image_model()
+    own = {"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+    backbone.scheduler_config = dict(own)
+    given = {"invert": "none"} if kind == "st_attention" else {}
+    with inflated(backbone, build(kind, **given)) as run:
+        run.config = {**run.config, "scheduler": {"name": "DDIMScheduler"}}
+        assert run.make_scheduler().config.clip_sample is False
+        assert run.timesteps(run.make_scheduler())[-1] == 1
+        run.config = {**run.config, "scheduler": {"name": "DDIMScheduler", "options": {"clip_sample": True}}}
+        assert run.make_scheduler().config.clip_sample is True  # a user has the last word
+        assert backbone.scheduler_config == own
+    assert backbone.sampling_config == own
+
+
+@pytest.mark.parametrize(("invert", "spacing"), [("empty", "leading"), ("none", "trailing")])
+def test_a_grid_that_begins_in_pure_noise_is_changed_for_an_inversion_alone(invert: str, spacing: str) -> None:
+    backbone = image_model()
+    backbone.scheduler_config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    with inflated(backbone, build("st_attention", invert=invert)) as run:
+        assert run.make_scheduler().config.timestep_spacing == spacing
+
+
 # ---------------------------------------------------------------------------------------------- what trains
 
 
@@ -285,8 +309,8 @@ def test_only_what_the_user_wrote_must_be_an_option_of_the_inflation() -> None:
     assert prepared("vdm")  # although this model brings options for edits
     with pytest.raises(BadRequest, match=r"tune_a_video.stride is no option of inflation=vdm"):
         prepared("vdm", "tune_a_video.stride=2")
-    with pytest.raises(BadRequest, match=r"tune_a_video.temporal is no option of inflation=st_attention"):
-        prepared("st_attention", "tune_a_video.temporal=false")
+    with pytest.raises(BadRequest, match=r"tune_a_video.reach is no option of inflation=st_attention"):
+        prepared("st_attention", "tune_a_video.reach=3")
 
 
 def test_what_cannot_be_is_refused_by_name() -> None:

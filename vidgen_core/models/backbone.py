@@ -65,6 +65,7 @@ class Backbone(nn.Module):
         self.text_encoder: Any = text_encoder
         self.tokenizer = tokenizer
         self.scheduler_config = dict(scheduler_config or {})
+        self.scheduler_changes: dict[str, Any] = {}  # what a method's `attach` changes of it; never saved
         self.weights = dict(weights or {})
         self.trained_frames = trained_frames
         self.methods = nn.ModuleDict()  # what methods learn, by method name
@@ -78,6 +79,11 @@ class Backbone(nn.Module):
         # What methods prepare of a window's condition, once: method -> (the branches' conditions) -> anything.
         self.preparers: dict[str, Callable[[Sequence[Mapping[str, Any]]], Any]] = {}
         self.inputs: ModelInput | None = None  # of the network's call in progress, or of the last
+
+    @property
+    def sampling_config(self) -> dict[str, Any]:
+        """The scheduler's configuration that videos are made with: the checkpoint's, and what methods change of it."""
+        return {**self.scheduler_config, **self.scheduler_changes}
 
     # ------------------------------------------------------------------------------------------ geometry
 
