@@ -1,4 +1,4 @@
-"""A tuned run finds its clip again, wherever it is used from."""
+"""The clip of a tuning: encoded once, and found again wherever the tuned run is used from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from little_data import write_video
 
 from vidgen_core.api import train
 from vidgen_core.config import compose
+from vidgen_core.models.unet2d import ImageBackbone
 
 SMALL = {"model": "tiny_image", "num_frames": 2, "height": 32, "width": 32, "trainer.workers": 0}
 
@@ -42,3 +43,13 @@ def test_a_clip_named_by_a_relative_path_is_found_from_elsewhere_and_after_a_mov
     assert found.resolve() == tmp_path / "moved" / "clips" / "wall.mp4"
     found.unlink()
     assert clip_of(tmp_path / "moved" / "runs" / "wall") == Path("clips/wall.mp4")  # as it was written
+
+
+def test_a_clip_is_encoded_once_although_batches_are_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, encoded = ImageBackbone.encode, []
+    monkeypatch.setattr(ImageBackbone, "encode", lambda *given: encoded.append(1) or encode(*given))
+    clip = write_video(tmp_path / "wall.mp4")
+    tune(video=clip, **{"output.dir": tmp_path / "run", "trainer.workers": 2, "trainer.max_steps": 6})
+    assert len(encoded) == 1

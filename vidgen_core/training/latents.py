@@ -55,10 +55,13 @@ def _kept(run: Run, sample: Sample) -> Tensor:
     keys = sample.cache_keys or (None,) * len(scenes)
     parts = []
     for key, scene in zip(keys, scenes, strict=True):
-        moments = run.backbone.encode(to_model_range(scene)).contiguous()
-        if key is not None:
-            run.latent_cache.put(key, moments)
-        half = moments.half()
+        # Batches are read ahead: what was not there when this one was read may have been kept since.
+        moments = None if key is None else run.latent_cache.moments([key], [len(scene)])
+        if moments is None:
+            moments = run.backbone.encode(to_model_range(scene)).contiguous()
+            if key is not None:
+                run.latent_cache.put(key, moments)
+        half = moments.to(scene.device).half()
         parts.append(half if half.isfinite().all() else moments)
     return torch.cat(parts)
 
