@@ -115,7 +115,7 @@ class Streaming(Chunked):
             stack.callback(self.forget)
             stack.enter_context(super().attach(run, backbone))
             stack.callback(backbone.methods.pop, self.name)
-            self.tuned_layers = Exchange(backbone.denoiser, parts.base, source, run.warn)
+            self.tuned_layers = Exchange(backbone.denoiser, parts.base, source, run.warn, self.name)
             stack.callback(self.tuned_layers.take_out)
             if self.first_chunk == "tuned" or "trainer" in run.config:
                 self.tuned_layers.put()

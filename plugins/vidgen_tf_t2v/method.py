@@ -161,7 +161,7 @@ class TFT2V:
         with ExitStack() as stack:
             stack.callback(self.forget)
             stack.callback(backbone.methods.pop, self.name)
-            stack.enter_context(replaced(backbone.denoiser, base, source, run.warn))
+            stack.enter_context(replaced(backbone.denoiser, base, source, run.warn, self.name))
             stack.callback(setattr, backbone, "reads", backbone.reads)
             backbone.reads = backbone.reads | {"spatial"}
             stack.callback(backbone.preparers.pop, self.name)

@@ -142,6 +142,13 @@ class TestTraining:
         assert {name.partition(".")[0] for name in learnt} == {"cam", "mergers", "resampler", "mixes", "denoiser"}
         assert not any("temp_" in name for name in learnt if name.startswith("denoiser."))
         assert all(learnt[f"mixes.{i}.alpha"].abs() > 0 for i in range(4))
+        network = {name: tensor for name, tensor in learnt.items() if name.startswith("denoiser.")}
+        for stage in (["streaming.stage=cam"], ["streaming.stage=apm", "streaming.freeze_base=true"]):
+            tuned = [f"tuned={tmp_path / 'apm'}", f"output.dir={tmp_path / '_'.join(stage)}"]
+            assert main(["train", *common, *stage, *tuned]) == 0
+            later = load_file(tmp_path / "_".join(stage) / "methods/streaming.safetensors")
+            assert later.keys() == learnt.keys()
+            assert all(torch.equal(later[name], tensor) for name, tensor in network.items())
         made_with = f"weights={tmp_path / 'apm/methods/streaming.safetensors'}"
         assert main([*TINY, *SIZE, "num_frames=6", made_with, f"output.dir={tmp_path / 'out'}"]) == 0
 

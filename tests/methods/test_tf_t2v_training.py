@@ -220,6 +220,15 @@ class TestConditions:
         small = ["height=32", "width=32", f"output.dir={tmp_path / 'video'}"]
         assert main([*asked, *small, f"tf_t2v.conditions.depth={tmp_path / 'depth.npy'}"]) == 0
 
+    def test_a_condition_that_is_added_beside_the_trained_network_keeps_it(self, trained: Path, tmp_path: Path) -> None:
+        loop.train(
+            composed(tmp_path / "run", *DEPTH, f"tuned={trained}", "trainer.trainable=none", "trainer.max_steps=1")
+        )
+        learnt, before = (load_file(run / "methods/tf_t2v.safetensors") for run in (tmp_path / "run", trained))
+        network = {name: tensor for name, tensor in before.items() if name.startswith("denoiser.")}
+        assert network and same({name: learnt[name] for name in network}, network)
+        assert "stem.weight" in learnt
+
     def test_edges_and_the_first_frame_are_told_by_the_frames(self) -> None:
         batch = batch_of("image_to_video")
         maps = trained_maps(batch, ["canny", "local_image", "depth"])

@@ -138,12 +138,18 @@ class Exchange:
         tensors: Parameter name -> value, on any device; may be mapped from a file.
         source: What errors call them.
         warn: Told where another exchange, not yet ended, has other values for the same parameters.
+        owner: The method that learnt them: what a training makes of them is its own again.
 
     Raises BadRequest for names that the network does not have, or other shapes.
     """
 
     def __init__(
-        self, network: nn.Module, tensors: Mapping[str, Tensor], source: str, warn: Callable[[str], None]
+        self,
+        network: nn.Module,
+        tensors: Mapping[str, Tensor],
+        source: str,
+        warn: Callable[[str], None],
+        owner: str = "",
     ) -> None:
         own = dict(network.named_parameters())
         wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
@@ -156,7 +162,7 @@ class Exchange:
         self._tensors = tensors
         self._before = {name: own[name].detach().to("cpu", copy=True) for name in tensors}
         self._placed = False
-        self._source = source
+        self._source, self._owner = source, owner
         self._exchanges: list[Exchange] = network.__dict__.setdefault("_vidgen_exchanges", [])
         for other in self._exchanges:
             if shared := len(other._parameters.keys() & tensors.keys()):
@@ -188,12 +194,23 @@ class Exchange:
                 self._parameters[name].copy_(tensor)
 
 
+def put_by(network: nn.Module, owner: str) -> dict[str, Tensor]:
+    """Parameter name -> the value that a method's exchanges put in its place, as it was read."""
+    exchanges: list[Exchange] = network.__dict__.get("_vidgen_exchanges", [])
+    own = [exchange for exchange in exchanges if exchange._owner == owner and exchange._placed]
+    return {name: tensor for exchange in own for name, tensor in exchange._tensors.items()}
+
+
 @contextmanager
 def replaced(
-    network: nn.Module, tensors: Mapping[str, Tensor], source: str, warn: Callable[[str], None]
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    warn: Callable[[str], None],
+    owner: str = "",
 ) -> Iterator[None]:
     """Parameters of the network with other values inside the context; see ``Exchange``."""
-    exchange = Exchange(network, tensors, source, warn)
+    exchange = Exchange(network, tensors, source, warn, owner)
     try:
         exchange.put()
         yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vidgen_core.models.tuned import BASE, SCHEDULER, base_of
+from vidgen_core.models.tuned import BASE, SCHEDULER, base_of, put_by
 from vidgen_core.moments import CORE, OBJECTIVE
 from vidgen_core.placement import DTYPES
 from vidgen_core.training.disk import put_whole
@@ -26,8 +26,9 @@ STAYS = "The last checkpoint stays"
 def write_result(run: Run, learner: Learner, folder: Path, dtype: str) -> list[Path]:
     """Write ``model/`` where the model itself was trained and ``methods/<name>.safetensors`` where methods learnt.
 
-    A method's file holds only what it changed: its own modules, and the tensors of the model that it trained, with the
-    hash of the model they belong to and its scheduler. Each is written beside its place and put there whole.
+    A method's file holds only what it changed: its own modules, and the tensors of the model that it trained, now or
+    before, with the hash of the model they belong to and its scheduler. Each is written beside its place and put there
+    whole.
     """
     backbone, written = run.backbone, []
     learnt = {name: _learnt_by(name, backbone, learner) for name in run.moments.methods if name != OBJECTIVE}
@@ -47,6 +48,9 @@ def _learnt_by(method: str, backbone: Backbone, learner: Learner) -> dict[str, T
     own = backbone.methods[method].state_dict() if method in backbone.methods else {}
     inside = {id(parameter) for parameter in backbone.methods.parameters()}
     chosen = learner.trainables
+    # What the training went on from and left as it was: the others were learnt beside it.
+    before = {f"denoiser.{name}": tensor for name, tensor in put_by(backbone.denoiser, method).items()}
+    own |= {name: tensor for name, tensor in before.items() if name not in chosen}
     return own | {n: p for n, p in chosen.items() if chosen.owners[n] == method and id(p) not in inside}
 
 
