@@ -43,8 +43,10 @@ class FrameMemory:
         """Take the next frames (B, F, 3, H, W) in [0, 1] of the video."""
         known = frames if self.last is None else torch.cat([self.last, frames[:, -self.frames :]], dim=1)
         self.last = known[:, -self.frames :].clone()  # a view would keep the whole chunk
-        if self.anchor is None or self.anchor_mode == "last_chunk":
-            self.anchor = (frames[:, 0] if self.anchor is None else frames[:, -1]).clone()
+        if self.anchor_mode == "last_chunk":
+            self.anchor = frames[:, -1].clone()
+        elif self.anchor is None:
+            self.anchor = frames[:, 0].clone()
 
     def recall(self) -> Recalled | None:
         """What the next chunk is told, or None before there is a frame. A start shorter than K stands still before."""
