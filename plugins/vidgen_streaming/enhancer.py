@@ -14,7 +14,7 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from vidgen_core.run import Run
-from vidgen_streaming.sdedit import Sdedit, levels
+from vidgen_streaming.sdedit import Sdedit
 
 LEVELS = 1000
 LOG_SNR = 15.0
@@ -68,6 +68,5 @@ class Enhancer(Sdedit):
     """SDEdit on the released enhancer's schedule."""
 
     def scheduler(self, run: Run) -> EnhancerSolver:
-        """A fresh solver at its first step."""
-        times = levels(round(self.strength * LEVELS), run.request.num_inference_steps)
-        return EnhancerSolver().begin(times)
+        """A fresh solver at its first step. Raises BadRequest for more steps than there are levels."""
+        return EnhancerSolver().begin(self.times(LEVELS, run.request.num_inference_steps))

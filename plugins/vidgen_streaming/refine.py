@@ -52,11 +52,13 @@ class Refinement:
 
     Attributes:
         owner: The method whose options these are, for messages.
+        chosen: Those of its options that say which noise levels are visited, for messages.
 
     Raises BadRequest, here and in ``opened``, for what cannot be refined.
     """
 
     owner = "streaming"
+    chosen: tuple[str, ...] = ("strength", "steps")
 
     def __init__(
         self,
@@ -160,8 +162,8 @@ class Refinement:
         try:
             self.sdedit.scheduler(nested)
         except BadRequest as error:
-            keys = f"{self.owner}.refine_strength={self.strength}, {self.owner}.refine_steps={self.steps}"
-            raise BadRequest(f"{keys}: {error}") from error
+            keys = [f"{self.owner}.refine_{option}={getattr(self, option)}" for option in self.chosen]
+            raise BadRequest(f"{', '.join(keys)}: {error}") from error
         asked, wanted = run.request, nested.request
         if abs(asked.width * wanted.height / (asked.height * wanted.width) - 1) > 0.01:
             run.warn(

@@ -52,17 +52,24 @@ class Sdedit:
 
         Raises BadRequest for more steps than there are levels.
         """
-        steps = run.request.num_inference_steps
         options = {**dict.fromkeys(GRID, False), "final_sigmas_type": "zero", "algorithm_type": "sde-dpmsolver++"}
         solver = make_scheduler(run.backbone.scheduler_config, "DPMSolverMultistepScheduler", **options, solver_order=2)
-        top = round(self.strength * solver.config.num_train_timesteps)
+        times = self.times(solver.config.num_train_timesteps, run.request.num_inference_steps)
+        solver.set_timesteps(timesteps=[round(time) for time in times])
+        return solver
+
+    def times(self, trained: int, steps: int) -> list[float]:
+        """The timesteps of an edit, of so many that the model was trained with; see ``levels``.
+
+        Raises BadRequest for more steps than there are levels.
+        """
+        top = round(self.strength * trained)
         if steps >= top:
             raise BadRequest(
-                f"A strength of {self.strength} leaves {top} of the model's {solver.config.num_train_timesteps} noise "
-                f"levels, too few for {steps} steps. Use a larger strength or fewer steps."
+                f"A strength of {self.strength} leaves {top} of the model's {trained} noise levels, too few for "
+                f"{steps} steps. Use a larger strength or fewer steps."
             )
-        solver.set_timesteps(timesteps=[round(level) for level in levels(top, steps)])
-        return solver
+        return levels(top, steps)
 
     @hookimpl
     def start_latents(self, run: Run, window: Window) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vidgen_core.sampling import Step
+from vidgen_core.sampling import Step, make_scheduler
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -49,20 +49,18 @@ def inverted(
         top: The level that the run's number of steps leads to, or a little beyond; None is pure noise.
         branch: ``cond`` or ``uncond``.
     """
-    scheduler = run.make_scheduler()
-    run.timesteps(scheduler)
+    # DDIM's own inversion, whatever scheduler the run samples with: others put their steps at other levels.
+    scheduler = make_scheduler(run.backbone.scheduler_config, "DDIMScheduler")
     trained = scheduler.config.num_train_timesteps
     top = top or trained
-    stride = top // run.request.num_inference_steps
+    starts = range(0, top, top // run.request.num_inference_steps)
     levels = torch.cat([scheduler.alphas_cumprod, torch.zeros(1)]).to(run.backbone.device)
     inputs = run.backbone.prepare(window.condition, (branch,))
     z = latents.to(run.backbone.device, torch.float32)
-    for index, start in enumerate(range(0, top, stride)):
+    for index, start in enumerate(starts):
         t = torch.tensor(start)
-        step = Step(
-            index, len(scheduler.timesteps), t, window, scheduler, z, run.backbone.predict(z, t, inputs).float()
-        )
-        here, after = levels[start], levels[min(start + stride, trained)]
+        step = Step(index, len(starts), t, window, scheduler, z, run.backbone.predict(z, t, inputs).float())
+        here, after = levels[start], levels[min(start + starts.step, trained)]
         x0 = step.x0()
         noise = (z - here.sqrt() * x0) / (1 - here).sqrt()
         z = after.sqrt() * x0 + (1 - after).sqrt() * noise

@@ -59,6 +59,7 @@ class SR600(Refinement):
     """
 
     owner = "tf_t2v"
+    chosen = ("steps",)
 
     def __init__(
         self,

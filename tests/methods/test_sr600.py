@@ -18,6 +18,7 @@ from vidgen_tf_t2v.refinement import halved, twice_each
 from vidgen_tf_t2v.sr600 import as_sr600, fits, load, rows_below
 
 from vidgen_core.cli import main
+from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
@@ -100,6 +101,19 @@ class TestInversion:
             (last,) = deque(inverted(run, window, latents, 700, "uncond"), maxlen=1)
         assert torch.isfinite(last).all()
 
+    @pytest.mark.parametrize("scheduler", ["checkpoint", "ddim", "dpm", "euler", "unipc"])
+    def test_it_is_the_same_whatever_the_video_was_sampled_with(self, backbone, scheduler) -> None:
+        def start(config: dict[str, Any]) -> Tensor:
+            run = make_run(request(num_frames=2, num_inference_steps=30), config=config)
+            with opened(run, backbone):
+                window = run.conditioned(Window(range(2), range(2)))
+                latents = torch.randn(1, 4, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+                (last,) = deque(inverted(run, window, latents, 700, "uncond"), maxlen=1)
+            return last
+
+        chosen = compose(["method=tf_t2v", "model=tiny", f"scheduler={scheduler}"]).config["scheduler"]
+        assert torch.equal(start({"scheduler": {**chosen, "timestep_spacing": "trailing"}}), start({}))
+
 
 # ------------------------------------------------------------------------------------------------ frames
 
@@ -156,6 +170,8 @@ def test_the_command_refines(files, tmp_path: Path) -> None:
 def test_mistakes_are_named(backbone, files, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="16 more than a multiple of 64"):
         refined(backbone, 2, **files | {"refine_size": (40, 64)})
+    with pytest.raises(BadRequest, match="tf_t2v.refine_steps=700: .* leaves 700 of the model's 1000 noise levels"):
+        refined(backbone, 2, **files | {"refine_steps": 700})
     with pytest.raises(BadRequest, match="tf_t2v.refine=.*there is no such file"):
         load(str(tmp_path / "none.pth"), files["refine_parts"])
     save_file({name: t.contiguous() for name, t in checkpoint(backbone).items()}, tmp_path / "tft2v.safetensors")
