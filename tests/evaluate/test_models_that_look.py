@@ -93,6 +93,16 @@ def test_all_pairs_count_and_a_single_frame_is_wholly_consistent(clip, tmp_path)
     assert FrameConsistency(clip).score(single) == {"frame_consistency": 1.0}
 
 
+def test_captions_of_another_world_than_the_models_are_told_once(clip_folder, tmp_path, capsys) -> None:
+    for metric in (TextScore, Consistency):
+        clip = load(str(clip_folder), "cpu")
+        metric(clip).score(video(tmp_path / "known.mp4", RED))
+        assert not capsys.readouterr().err
+        for name in ("a", "b"):
+            metric(clip).score(replace(video(tmp_path / f"{name}.mp4", RED), captions=("A dog on a red beach.",)))
+        assert capsys.readouterr().err.count("does not know 'dog', 'beach': its scores") == 1
+
+
 def test_what_is_no_clip_model_is_refused(tmp_path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadRequest, match="is no CLIP model"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ class Clip:
         self.name = name
         self._model, self._tokenizer, self._processor = model, tokenizer, processor
         self._last: tuple[tuple[Path, int], Tensor] | None = None
+        self._warned = False
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +74,7 @@ class Clip:
         Args:
             side: Frames become squares of this many pixels before the model's own processor sees them; 0 leaves them.
         """
+        self._warn_of_strange(footage.captions)
         if self._last is None or self._last[0] != (footage.path, side):
             blocks = footage.blocks(AT_ONCE)
             features = [self._pictures([_square(frame, side) for frame in block]) for block in blocks]
@@ -106,11 +109,29 @@ class Clip:
     @torch.inference_mode()
     def texts(self, captions: Sequence[str]) -> Tensor:
         """(len(captions), D) of unit length, on the CPU; what is too long for the model is cut."""
+        self._warn_of_strange(captions)
         most = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer(list(captions), padding=True, truncation=True, max_length=most, return_tensors="pt")
         named = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
         read = self._model.text_model(**named).pooler_output
         return normalize(self._model.text_projection(read).cpu(), dim=-1)
+
+    def _warn_of_strange(self, captions: Sequence[str]) -> None:
+        # Once: a model that has not the words of a video was made for other videos, and its numbers look like any.
+        if self._warned:
+            return
+        unknown = self._tokenizer.unk_token_id
+        words = dict.fromkeys(word.strip(".,;:!?\"'()") for caption in captions for word in caption.split())
+        strange = [w for w in words if w and unknown in self._tokenizer(w, add_special_tokens=False).input_ids]
+        if strange:
+            self._warned = True
+            shown = ", ".join(f"'{word}'" for word in strange[:5]) + (" and others" if len(strange) > 5 else "")
+            print(
+                f"warning: the CLIP model of clip.path={self.name} does not know {shown}: its scores say little of "
+                "videos of such captions. Name one that does, such as clip.path=openai/clip-vit-base-patch32.",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _square(frame: np.ndarray, side: int) -> np.ndarray:
