@@ -70,6 +70,8 @@ class TuneAVideo(Inflation):
         strength: float = 1.0,
         temporal: bool = True,
     ) -> None:
+        if caption is not None and not caption.strip():
+            raise BadRequest(f"{self.name}.caption is empty. Say what the clip shows, or leave it out.")
         self.start, self.stride, self.fit = start, stride, fit
         self.inverted = Inverted(invert, caption, inversion_steps, strength)
         self.temporal = temporal
