@@ -79,12 +79,16 @@ class Request:
         for key, low in (("num_frames", 1), ("num_inference_steps", 1), ("fps", 1), ("height", 1), ("width", 1)):
             if getattr(self, key) < low:
                 raise BadRequest(f"{key}={getattr(self, key)} must be at least {low}.")
+        self.check_size(size_multiple)
+
+    def check_size(self, multiple: int = 8) -> None:
+        """Raise BadRequest for a height or width that does not divide by ``multiple``."""
         for key in ("height", "width"):
             size = getattr(self, key)
-            if size % size_multiple:
-                up = (size // size_multiple + 1) * size_multiple
-                near = f"{up - size_multiple} or {up}" if up > size_multiple else str(up)
-                raise BadRequest(f"{key}={size} is not divisible by {size_multiple}, as this model needs. Use {near}.")
+            if size % multiple:
+                up = (size // multiple + 1) * multiple
+                near = f"{up - multiple} or {up}" if up > multiple else str(up)
+                raise BadRequest(f"{key}={size} is not divisible by {multiple}, as this model needs. Use {near}.")
 
 
 def single_scene(request: Request) -> Request:

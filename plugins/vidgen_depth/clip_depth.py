@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -45,29 +44,39 @@ class ClipDepth:
         key = f"{clip.content} {run.request.height} {run.request.width}"
         if key not in self._kept:
             _, height, width = run.backbone.latent_shape(run.request.height, run.request.width)
-            nearness = self.nearness(run, clip, self.inverted, self.maps)
+            nearness = self._or_estimated(self.supplied(clip), run, clip)
             self._kept = {key: depth_channel(nearness[None], (height, width), self.normalise)}
         return self._kept[key]
 
-    def nearness(self, run: Run, clip: OneClip, inverted: bool = False, maps: str | None = None) -> Tensor:
-        """(F, H', W') float32, larger is nearer, of any clip; of the maps, where some are named or lie beside it."""
-        file = maps or self._beside(clip)
-        if file is None:
-            return estimate(clip.frames(), self._estimator(run), run.backbone.device)
-        found = read_maps(located(str(file)), inverted)
-        if len(found) not in (len(clip.indices), clip.total):
-            raise BadRequest(
-                f"'{file}' holds {len(found)} depth maps; the clip has {len(clip.indices)} frames, cut from a video of "
-                f"{clip.total}. Give one for each frame of either."
-            )
-        chosen = found if len(found) == len(clip.indices) else found[list(clip.indices)]
-        return clip.cut(chosen, own=True)
+    def supplied(self, clip: OneClip) -> Tensor | None:
+        """(F, H', W') float32, larger is nearer: the maps that were named, or lie beside the clip; None without."""
+        return _read(self.maps or _beside(clip), clip, self.inverted)
 
-    def _beside(self, clip: OneClip) -> Path | None:
-        file = located(clip.path).with_suffix(".depth.npz")
-        return file if file.is_file() else None
+    def of_another(self, run: Run, clip: OneClip, inverted: bool) -> Tensor:
+        """As ``supplied``, of a clip whose maps lie beside it or are estimated."""
+        return self._or_estimated(_read(_beside(clip), clip, inverted), run, clip)
+
+    def _or_estimated(self, maps: Tensor | None, run: Run, clip: OneClip) -> Tensor:
+        return estimate(clip.frames(), self._estimator(run), run.backbone.device) if maps is None else maps
 
     def _estimator(self, run: Run) -> str:
         model = str(run.config["model"].get("path") or "")
         own = (located(model) / "depth_estimator").is_dir()
         return self.estimator or (model if own else PUBLISHED)
+
+
+def _beside(clip: OneClip) -> str | None:
+    file = located(clip.path).with_suffix(".depth.npz")
+    return str(file) if file.is_file() else None
+
+
+def _read(file: str | None, clip: OneClip, inverted: bool) -> Tensor | None:
+    if file is None:
+        return None
+    maps = read_maps(located(file), inverted)
+    if len(maps) not in (len(clip.indices), clip.total):
+        raise BadRequest(
+            f"'{file}' holds {len(maps)} depth maps; the clip has {len(clip.indices)} frames, cut from a video of "
+            f"{clip.total}. Give one for each frame of either."
+        )
+    return clip.cut(maps if len(maps) == len(clip.indices) else maps[list(clip.indices)], own=True)

@@ -6,7 +6,7 @@ and both guidance branches see the same.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from torch import Tensor
@@ -14,10 +14,12 @@ from vidgen_tune_a_video.method import TuneAVideo
 
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Condition
+from vidgen_core.data.one_clip import OneClip
 from vidgen_core.data.sample import Batch
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.request import Request
 from vidgen_core.run import Run, Window
 from vidgen_depth.clip_depth import ClipDepth
 from vidgen_depth.edits import edited, read_edits
@@ -62,20 +64,41 @@ class Depth(TuneAVideo):
         self.spread = spread
         self.depth = ClipDepth(maps, inverted, estimator, normalise)
         self.edit = edit
+        self._edits = lru_cache(maxsize=1)(partial(read_edits, edit))
         self.temporal_weight = temporal_weight
         self.consistency = {"weighting": temporal_weighting, "source": temporal_source}
         self.consistency |= {"norm": temporal_norm, "target": temporal_target}
         check_choices(**self.consistency)
 
+    def check_request(self, request: Request) -> None:
+        """Raise BadRequest for a request without a clip."""
+        super().check_request(request)
+        if request.video is None:
+            raise BadRequest("method=depth needs the clip whose depth it keeps: video=clip.mp4, or tuned=folder.")
+
+    @hookimpl
+    def prepare_request(self, request: Request) -> Request | None:
+        """Look at the clip, its maps and what is to be edited in them before anything heavy."""
+        prepared = super().prepare_request(request)
+        if prepared is not None:
+            self.depth.supplied(self.clip(request))
+            self._edits(self.clip(request))
+        return prepared
+
+    @hookimpl
+    def data(self, run: Run) -> OneClip:
+        """The one clip, whose maps are looked at, too."""
+        clip = super().data(run)
+        self.depth.supplied(clip)
+        return clip
+
     def check_model(self, run: Run, backbone: Backbone) -> None:
-        """Raise BadRequest for a model that reads no depth, or a request without a clip."""
+        """Raise BadRequest for a model that reads no depth."""
         if not isinstance(backbone, ImageBackbone) or backbone.extra_channels != 1:
             raise BadRequest(
                 "method=depth needs an image model that reads one channel of depth beside its latents, as "
                 "stable-diffusion-2-depth does. Choose one, or use method=tune_a_video."
             )
-        if run.request.video is None:
-            raise BadRequest("method=depth needs the clip whose depth it keeps: video=clip.mp4, or tuned=folder.")
 
     def clean_depth(self, run: Run, window: Window) -> Tensor:
         """(1, 1, F, h, w): the depth of the clip's frames in the window."""
@@ -91,7 +114,7 @@ class Depth(TuneAVideo):
         if run.batch is None and self.edit is not None:
             clip = self.clip(run.request)
             whole = self.depth.channel(run, clip)[0, 0]
-            edits = [edit.settled(partial(self.depth.nearness, run)) for edit in read_edits(self.edit, clip)]
+            edits = [edit.settled(partial(self.depth.of_another, run)) for edit in self._edits(clip)]
             changed = edited(whole, edits, self.depth.normalise)
             depth = changed[window.span.start : window.span.stop][None, None]
         return {"channels": depth.expand(len(run.request.videos), -1, -1, -1, -1)}

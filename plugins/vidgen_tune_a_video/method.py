@@ -110,6 +110,7 @@ class TuneAVideo(Inflation):
             raise BadRequest(f"method={self.name} learns a clip under its caption. Say what it shows: prompt='...'.")
         if self.inverted.caption is None:
             run.request.validate(size_multiple=1)
+        run.request.check_size()
         clip = self.clip(run.request)
         clip.check()
         return clip

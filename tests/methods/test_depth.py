@@ -95,10 +95,24 @@ def refused(**values: Any) -> str:
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
     out = {"output.dir": tmp_path / "none"}
     assert "one channel of depth" in refused(**{**SMALL, "model": "tiny_image"}, video=CROSSING, **out)
-    assert "video=clip.mp4" in refused(**SMALL, **out)
     np.savez(tmp_path / "few.npz", nearness=np.ones((3, 8, 8)))
     few = refused(**SMALL, video=CROSSING, **{"depth.maps": str(tmp_path / "few.npz")}, **out)
     assert "few.npz" in few and "3 depth maps" in few
-    assert "scale" in refused(**SMALL, video=CROSSING, **{"depth.edit": [{"scal": 2}]}, **out)
     with pytest.raises(BadRequest, match="weighting"):
         Depth(temporal_weighting="alpha")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "video=clip.mp4"),
+        ({"video": CROSSING, "depth.edit": [{"scal": 2}]}, "Did you mean 'scale'"),
+        ({"video": CROSSING, "depth.edit": [{"from": "gone.npz"}]}, "There are no depth maps 'gone.npz'"),
+        ({"video": CROSSING, "depth.maps": CROSSING}, "crossing.mp4' is a video in colour"),
+    ],
+)
+def test_what_needs_no_weights_to_be_found_is_told_before_they_are_read(
+    monkeypatch: Any, asked: Any, message: str
+) -> None:
+    monkeypatch.setattr(tiny, "build_image", lambda **_: pytest.fail("weights were read"))
+    assert message in refused(**SMALL, **asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from little_data import write_video
 
 from vidgen_core.api import train
 from vidgen_core.config import compose
+from vidgen_core.errors import BadRequest
 from vidgen_core.models.unet2d import ImageBackbone
 
 SMALL = {"model": "tiny_image", "num_frames": 2, "height": 32, "width": 32, "trainer.workers": 0}
@@ -53,3 +55,20 @@ def test_a_clip_is_encoded_once_although_batches_are_read_ahead(
     clip = write_video(tmp_path / "wall.mp4")
     tune(video=clip, **{"output.dir": tmp_path / "run", "trainer.workers": 2, "trainer.max_steps": 6})
     assert len(encoded) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"height": 100}, "height=100 is not divisible by 8, as this model needs. Use 96 or 104."),
+        ({"width": 33, "tune_a_video.caption": "a wall"}, "width=33 is not divisible by 8"),
+        ({"tune_a_video.caption": " "}, "tune_a_video.caption is empty"),
+        ({"method": "depth", "model": "tiny_depth", "depth.caption": ""}, "depth.caption is empty"),
+        ({"method": "depth", "model": "tiny_depth", "depth.maps": "gone.npz"}, "There are no depth maps 'gone.npz'"),
+    ],
+)
+def test_what_cannot_be_tuned_is_told_before_the_folder_is_made(tmp_path: Path, asked: Any, message: str) -> None:
+    clip = write_video(tmp_path / "wall.mp4")
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        tune(video=clip, **{"output.dir": tmp_path / "run", **asked})
+    assert not (tmp_path / "run").exists()
