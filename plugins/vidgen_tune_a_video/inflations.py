@@ -23,7 +23,7 @@ from vidgen_core.request import Request
 from vidgen_core.run import Run
 from vidgen_tune_a_video import make_a_video, vdm, video_ldm
 from vidgen_tune_a_video.inflation import Inflation
-from vidgen_tune_a_video.published import TEMPORAL
+from vidgen_tune_a_video.published import TEMPORAL, is_temporal
 
 
 class TemporalLayers(Inflation):
@@ -134,8 +134,3 @@ class VDM(TemporalLayers):
 
 
 INFLATIONS: dict[str, type[TemporalLayers]] = {kind.inflation: kind for kind in (VideoLDM, MakeAVideo, VDM)}
-
-
-def is_temporal(name: str) -> bool:
-    """Whether a parameter of that name belongs to an inserted layer."""
-    return TEMPORAL in name.split(".")

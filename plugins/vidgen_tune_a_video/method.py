@@ -28,7 +28,7 @@ from vidgen_tune_a_video.inflated import st_attention
 from vidgen_tune_a_video.inflation import Inflation
 from vidgen_tune_a_video.inflations import INFLATIONS
 from vidgen_tune_a_video.inverted import Inverted
-from vidgen_tune_a_video.published import carried, from_published, is_inflated, read_inflated
+from vidgen_tune_a_video.published import carried, from_published, is_temporal, read_inflated
 
 TRAINED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
 """Parts of the names of the parameters that train (section 3.3 of the paper); the temporal norm stays as it is."""
@@ -120,12 +120,10 @@ class TuneAVideo(Inflation):
     @hookimpl
     def build_backbone(self, run: Run) -> Backbone:
         """The image model of the configuration, or the one inside an inflated model of the published layout."""
-        path = str(run.config["model"].get("path") or "")
-        if not is_inflated(path):
-            return build_model(run)
+        path, variant = run.config["model"].get("path"), run.config["model"].get("variant")
         _, dtype = device_and_dtype(run.config["placement"])
-        denoiser = self.open_denoiser(path, dtype).denoiser
-        return unet2d.load(path, dtype=dtype, variant=run.config["model"].get("variant"), denoiser=denoiser)
+        unet = read_inflated(path, dtype, variant) if path else None
+        return unet2d.load(path, dtype=dtype, variant=variant, denoiser=unet) if unet is not None else build_model(run)
 
     def open_denoiser(self, path: str, dtype: torch.dtype) -> ImageBackbone:
         """Only the image U-Net of an inflated model's folder; its temporal tensors are put in by ``attach``."""
@@ -161,7 +159,7 @@ class TuneAVideo(Inflation):
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
         """As of every inflation, and before it what an inflated model of the published layout holds.
 
-        Raises BadRequest, too, where ``temporal=False`` leaves no place for it.
+        Raises BadRequest, too, where either is incomplete, or ``temporal=False`` leaves no place for it.
         """
         if not self.temporal:
             if run.config["tuned"] is not None:
@@ -170,9 +168,17 @@ class TuneAVideo(Inflation):
                     "tuned. Name the clip in place of tuned=: video=clip.mp4."
                 )
             return {}, ""
+        inside, path = carried(backbone.denoiser), str(run.config["model"].get("path"))
         tensors, file = super().learnt(run, backbone)
-        tensors = {**carried(backbone.denoiser), **from_published(tensors)}
-        return tensors, file or str(run.config["model"].get("path"))
+        tensors = from_published(tensors)
+        for brought, source, needs in ((inside, path if inside else "", is_temporal), (tensors, file, self.learns)):
+            names = {name for name, _ in backbone.denoiser.named_parameters() if needs(name)}
+            if source and (lost := sorted(names - brought.keys())):
+                raise BadRequest(
+                    f"'{source}' is incomplete: {len(lost)} of the {len(names)} tensors that it must hold for this "
+                    f"model are missing, first '{lost[0]}'. Copy it again, or give the model it was tuned on."
+                )
+        return {**inside, **tensors}, file or path
 
     def learns(self, name: str) -> bool:
         """Queries and temporal attention; 112 tensors of Stable Diffusion 1.4."""

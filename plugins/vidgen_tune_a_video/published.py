@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,51 +22,33 @@ if TYPE_CHECKING:
 TEMPORAL = "temporal"
 """The name of the inserted part of each transformer block."""
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+def is_temporal(name: str) -> bool:
+    """Whether a parameter of that name belongs to an inserted layer."""
+    return TEMPORAL in name.split(".")
 
 
-def is_inflated(path: str) -> bool:
-    """Whether a model folder holds an inflated U-Net of the published layout."""
-    file = loading.located(path) / "unet" / "config.json"
-    try:
-        blocks = json.loads(file.read_text())["down_block_types"]
-    except (OSError, ValueError, KeyError):
-        return False
-    if not any(block.endswith("3D") for block in blocks):
-        return False
-    # diffusers' own UNet3DConditionModel has the same class and block names, but other parts.
-    return any("attn_temp." in name for name in _names(_weights(file.parent)))
-
-
-def _weights(folder: Path) -> Path:
-    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
-    if not files:
-        raise BadRequest(f"'{folder}' holds no weights: neither {' nor '.join(WEIGHTS)}.")
-    return files[0]
-
-
-def _names(file: Path) -> list[str]:
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(file, "pt") as opened:
-                return list(opened.keys())
-        return list(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
-    except Exception:  # a damaged file is told when it is read
-        return []
-
-
-def read_inflated(path: str, dtype: torch.dtype) -> UNet2DConditionModel:
+def read_inflated(path: str, dtype: torch.dtype, variant: str | None = None) -> UNet2DConditionModel | None:
     """The image U-Net of an inflated one, which carries the temporal tensors along (``carried``).
 
-    Raises BadRequest where the folder has no weights, or names and shapes do not fit; all are named.
+    None where a folder or hub id holds no inflated U-Net of the published layout.
+
+    Raises BadRequest where weights are missing or damaged, or names and shapes do not fit; all are named.
     """
     from diffusers import UNet2DConditionModel
 
-    folder = loading.located(path) / "unet"
-    config = json.loads((folder / "config.json").read_text())
-    tensors, _ = read_tensors(_weights(folder))
+    config = _config(path)
+    if not any(block.endswith("3D") for block in config.get("down_block_types", ())):
+        return None
+    folder = loading.fetched(path, "unet/*") / "unet"
+    tensors: dict[str, Tensor] = {}
+    for file in loading.weight_files(folder, variant):
+        tensors |= read_tensors(file)[0]
+    if not tensors:
+        raise BadRequest(f"'{folder}' holds no weights, neither as safetensors nor as torch writes them.")
+    # diffusers' own UNet3DConditionModel has the same class and block names, but other parts.
+    if not any("attn_temp." in name for name in tensors):
+        return None
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(as_2d(config))
     image = {name: tensor.to(dtype) for name, tensor in tensors.items() if "_temp." not in name}
@@ -76,6 +57,14 @@ def read_inflated(path: str, dtype: torch.dtype) -> UNet2DConditionModel:
     # On the network, not on a method's object: that is made anew for every batch of a request, the network is not.
     unet.carried = from_published({name: tensor for name, tensor in tensors.items() if "_temp." in name})
     return unet.eval()
+
+
+def _config(path: str) -> dict[str, Any]:
+    try:
+        config = json.loads((loading.fetched(path, "unet/config.json") / "unet" / "config.json").read_text())
+    except (BadRequest, OSError, ValueError):  # told when the model is read as one that is not inflated
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def carried(network: Any) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,19 @@ import pytest
 import torch
 from one_shot import QUICK
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from vidgen_tune_a_video import export as exporting
 from vidgen_tune_a_video.export import export
+from vidgen_tune_a_video.published import as_2d, carried, read_inflated, to_published
 
 import vidgen_core as vg
 from vidgen_core.config import compose
-from vidgen_core.errors import VidgenError
+from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models.loading import located, read_scheduler_config
 from vidgen_core.models.tuned import scheduler_of
 from vidgen_core.run import generate
+
+Tensors = dict[str, torch.Tensor]
 
 
 def test_an_exported_model_is_of_the_published_layout_and_edits_just_the_same(
@@ -47,6 +52,105 @@ def test_the_scheduler_that_is_written_is_the_image_models_own(embedded: Path, p
     assert own["timestep_spacing"] == "trailing"  # which an inversion changes
     assert read_scheduler_config(str(published["model.path"])) == own
     assert scheduler_of(embedded / "methods" / "tune_a_video.safetensors") == own
+
+
+@pytest.fixture
+def model(published: dict[str, Any], tmp_path: Path) -> Path:
+    """A copy of the published model, to be changed."""
+    return shutil.copytree(published["model.path"], tmp_path / "model", ignore=shutil.ignore_patterns("inverted"))
+
+
+def as_torch_writes(tensors: Tensors, unet: Path) -> None:
+    torch.save(tensors, unet / "diffusion_pytorch_model.bin")
+
+
+def as_torch_wrote_before(tensors: Tensors, unet: Path) -> None:
+    torch.save(tensors, unet / "diffusion_pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def in_two_parts(tensors: Tensors, unet: Path) -> None:
+    for part in range(2):
+        own = {name: tensors[name] for name in sorted(tensors)[part::2]}
+        save_file(own, unet / f"diffusion_pytorch_model-0000{part + 1}-of-00002.safetensors")
+
+
+@pytest.mark.parametrize("write", [as_torch_writes, as_torch_wrote_before, in_two_parts])
+def test_an_inflated_model_is_read_however_it_was_written(
+    write: Callable[[Tensors, Path], None], model: Path, published: dict[str, Any], tmp_path: Path
+) -> None:
+    prompt = {"prompt": "a blue square"}
+    expected = vg.generate(**published, **prompt, **{"output.dir": tmp_path / "expected"})
+    (file,) = (model / "unet").glob("*.safetensors")
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    file.unlink()
+    write(tensors, model / "unet")
+    found = vg.generate(**{**published, "model.path": model}, **prompt, **{"output.dir": tmp_path / "found"})
+    assert (found.frames == expected.frames).all()
+
+
+def test_the_variant_that_is_asked_for_is_the_one_that_is_read(model: Path) -> None:
+    (file,) = (model / "unet").glob("*.safetensors")
+    tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}
+    save_file(tensors, file.with_suffix(".fp16.safetensors"))
+    for variant, zero in (("fp16", True), (None, False)):
+        unet = read_inflated(str(model), torch.float32, variant)
+        assert unet is not None and all(not p.any() for p in unet.parameters()) == zero
+
+
+def test_an_inflated_model_of_the_hub_is_known_by_its_configuration(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, *allow_patterns))
+        return str(model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    unet = read_inflated("somebody/inflated", torch.float32)
+    assert unet is not None and carried(unet)
+    assert asked == [("somebody/inflated", "unet/config.json"), ("somebody/inflated", "unet/*")]
+    config = json.loads((model / "unet" / "config.json").read_text())
+    (model / "unet" / "config.json").write_text(json.dumps(as_2d(config)))
+    assert read_inflated("somebody/image-model", torch.float32) is None
+    assert asked[2:] == [("somebody/image-model", "unet/config.json")]
+
+
+def partial(embedded: Path) -> Tensors:
+    """What the baseline of a competition saves: the tensors that train, under the published names."""
+    return to_published(load_file(embedded / "methods" / "tune_a_video.safetensors"))
+
+
+def test_a_file_of_what_was_tuned_alone_edits_just_the_same(
+    embedded: Path, published: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save(
+        {name.removeprefix("denoiser."): tensor for name, tensor in partial(embedded).items()}, tmp_path / "tuned.pth"
+    )
+    image = {key: value for key, value in published.items() if key != "model.path"} | {"prompt": "a blue square"}
+    ours = vg.generate(**QUICK, prompt="a blue square", tuned=embedded, **{"output.dir": tmp_path / "ours"})
+    theirs = vg.generate(**image, tuned=tmp_path / "tuned.pth", **{"output.dir": tmp_path / "theirs"})
+    assert (ours.frames == theirs.frames).all()
+
+
+@pytest.mark.parametrize("lost", ["attn_temp.to_out.0.bias", "norm_temp.weight"])
+def test_an_inflated_model_that_lacks_a_temporal_tensor_is_refused(
+    lost: str, model: Path, published: dict[str, Any], tmp_path: Path
+) -> None:
+    (file,) = (model / "unet").glob("*.safetensors")
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    save_file({name: tensor for name, tensor in tensors.items() if not name.endswith(lost)}, file)
+    with pytest.raises(BadRequest, match=rf"model' is incomplete: \d+ of the \d+ tensors .* first '.*{lost}'"):
+        vg.generate(**{**published, "model.path": model}, prompt="x", **{"output.dir": tmp_path / "none"})
+
+
+def test_a_file_that_lacks_a_tuned_tensor_is_refused(embedded: Path, published: dict[str, Any], tmp_path: Path) -> None:
+    tensors = {name: tensor for name, tensor in partial(embedded).items() if ".attn2." not in name}
+    image = {key: value for key, value in published.items() if key != "model.path"}
+    for held in (tensors, {}):
+        torch.save(held, tmp_path / "half.pth")
+        with pytest.raises(BadRequest, match=r"half.pth' is incomplete: .* first 'down_blocks"):
+            vg.generate(**image, prompt="x", tuned=tmp_path / "half.pth", **{"output.dir": tmp_path / "none"})
 
 
 def test_a_disk_that_is_full_leaves_no_half_of_an_export(

@@ -61,6 +61,27 @@ def located(path: str) -> Path:
         raise BadRequest(f"'{path}' lies in the package '{package}', which is not installed.") from error
 
 
+def fetched(path: str, *files: str) -> Path:
+    """The folder of a model; of a hub id that in the cache, where at least these files of it then lie.
+
+    Args:
+        files: Patterns of names.
+
+    Raises:
+        BadRequest: as of ``resolve``, and where the hub id cannot be fetched.
+    """
+    source = resolve(path)
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet():
+            return Path(snapshot_download(source, allow_patterns=list(files)))
+    except Exception as error:  # no hub id, no network, no such repository
+        raise BadRequest(_why_not(path, path, error)) from error
+
+
 def load_component(
     cls: Any,
     path: str,
