@@ -1,16 +1,19 @@
-"""The depth of the source clip: from maps beside it or elsewhere, else estimated; made once, kept in memory."""
+"""The depth of the source clip: from maps beside it or elsewhere, else estimated and kept beside what was tuned."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from vidgen_tune_a_video import kept
 
+from vidgen_core.data.latent_cache import cache_key
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.depth_map import depth_channel
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.depth_estimator import estimate
-from vidgen_core.models.loading import located
+from vidgen_core.models.depth_estimator import brings_estimator, estimate
+from vidgen_core.models.loading import hashes, located
 from vidgen_depth.maps import read_maps
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ class ClipDepth:
     Args:
         maps: Path of the clip's depth maps; None looks for ``<clip>.depth.npz``, and estimates where there are none.
         inverted: The maps hold distance.
-        estimator: Folder or hub id; None is the one in the model's folder, else the published one.
+        estimator: Folder or hub id; None is the model's own, where it brings one, else the published one.
         normalise: As ``depth_channel`` takes it.
     """
 
@@ -57,12 +60,30 @@ class ClipDepth:
         return self._or_estimated(_read(_beside(clip), clip, inverted), run, clip)
 
     def _or_estimated(self, maps: Tensor | None, run: Run, clip: OneClip) -> Tensor:
-        return estimate(clip.frames(), self._estimator(run), run.backbone.device) if maps is None else maps
+        if maps is not None:
+            return maps
+        estimator = self._estimator(run)
+        file = _cache_file(run, clip, estimator)
+        found = kept.read(file, ("nearness",))
+        if found is None:
+            found = {"nearness": estimate(clip.frames(), estimator, run.backbone.device).contiguous()}
+            kept.write(found, file)
+        return found["nearness"]
 
     def _estimator(self, run: Run) -> str:
         model = str(run.config["model"].get("path") or "")
-        own = (located(model) / "depth_estimator").is_dir()
-        return self.estimator or (model if own else PUBLISHED)
+        return self.estimator or (model if brings_estimator(model) else PUBLISHED)
+
+
+def _cache_file(run: Run, clip: OneClip, estimator: str) -> Path | None:
+    """Where the estimated depth is kept, named by the clip's frames and what estimated it; None where it is not."""
+    folder = kept.beside_the_weights(run, "depth")
+    if folder is None:
+        return None
+    place = located(estimator)
+    part = place / "depth_estimator"
+    weights = hashes(str(part if part.is_dir() else place)) if place.is_dir() else {}
+    return folder / f"{cache_key(clip.content, estimator, sorted(weights.items()))}.safetensors"
 
 
 def _beside(clip: OneClip) -> str | None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import sys
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidgen_core.conditioning import Branches, Condition
@@ -20,11 +16,10 @@ from vidgen_core.data.one_clip import OneClip
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.errors import BadRequest
 from vidgen_core.inversion import inversion, reached, reconstruction
-from vidgen_core.models.loading import located
 from vidgen_core.noise import keyed_noise, seed_of
 from vidgen_core.training.latents import of_posterior
 from vidgen_core.tuned_run import tuned_config
-from vidgen_tune_a_video.published import carried
+from vidgen_tune_a_video import kept
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -62,14 +57,13 @@ class Inverted:
         window.first_step = _nearest_step(run, reached(run, steps, walked))
         way = Way(self.prompt(run) if self.with_caption else "", steps, walked)
         file = _cache_file(run, window, clip, condition, way)
-        kept = None if file is None else _read(file)
+        found = kept.read(file, ("noise", "error"))
         told = f"the inversion in {walked} steps was read from the cache"
-        if kept is None:
+        if found is None:
             told = f"inverted in {walked} steps"
-            kept = _invert(run, condition, clean_latents(run, window, clip), way)
-            if file is not None:
-                _write(kept, file)
-        error = float(kept["error"])
+            found = _invert(run, condition, clean_latents(run, window, clip), way)
+            kept.write(found, file)
+        error = float(found["error"])
         run.provenance["inversion"] = {
             "steps": walked,
             "of": steps,
@@ -77,7 +71,7 @@ class Inverted:
             "reconstruction_error": round(error, 4),
         }
         print(f"{told}; sampling back without guidance is {error:.1%} off", file=sys.stderr)
-        return kept["noise"].to(run.backbone.device).expand(len(run.request.videos), -1, -1, -1, -1)
+        return found["noise"].to(run.backbone.device).expand(len(run.request.videos), -1, -1, -1, -1)
 
     def prompt(self, run: Run) -> str:
         """The clip's caption; the empty text, with a warning, where nobody said it."""
@@ -139,7 +133,7 @@ def _invert(run: Run, condition: Condition, clean: Tensor, way: Way) -> dict[str
 
 def _cache_file(run: Run, window: Window, clip: OneClip, condition: Condition, way: Way) -> Path | None:
     """Where the inverted noise is kept, named by all that it depends on; None where it is not kept."""
-    folder = _beside_the_weights(run)
+    folder = kept.beside_the_weights(run, "inverted")
     if folder is None:
         return None
     backbone = run.backbone
@@ -153,19 +147,6 @@ def _cache_file(run: Run, window: Window, clip: OneClip, condition: Condition, w
     return folder / f"{digest.hexdigest()[:24]}.safetensors"
 
 
-def _beside_the_weights(run: Run) -> Path | None:
-    """The folder of the cache: beside what was tuned, or in the folder of an inflated model.
-
-    None where the weights are nobody's, or are being trained: no file says what they are at this step.
-    """
-    if "trainer" in run.config:
-        return None
-    if run.config["tuned"] is not None:
-        tuned = Path(str(run.config["tuned"])).expanduser()
-        return (tuned if tuned.is_dir() else tuned.parent) / "inverted"
-    return located(run.config["model"]["path"]) / "inverted" if carried(run.backbone.denoiser) else None
-
-
 def _tensors(condition: Any) -> list[Tensor]:
     # What conditions the inversion beside its text, such as depth.
     found = []
@@ -174,23 +155,3 @@ def _tensors(condition: Any) -> list[Tensor]:
         if name != "text":
             found += [v for v in ((value.cond,) if isinstance(value, Branches) else (value,)) if isinstance(v, Tensor)]
     return found
-
-
-def _read(file: Path) -> dict[str, Tensor] | None:
-    """What was kept; None where nothing was, or it cannot be read."""
-    try:
-        kept = load_file(file)
-    except (OSError, SafetensorError):
-        return None
-    return kept if kept.keys() == {"noise", "error"} else None
-
-
-def _write(tensors: dict[str, Tensor], file: Path) -> None:
-    fresh = file.with_name(f".{uuid4().hex}.tmp")
-    try:
-        file.parent.mkdir(exist_ok=True)
-        save_file(tensors, fresh)
-        fresh.replace(file)
-    except (OSError, SafetensorError):  # a cache that cannot be kept costs time, nothing else
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from depth_models import dpt, save
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from vidgen_depth import clip_depth
 from vidgen_depth.method import Depth
 
 from vidgen_core import testing
+from vidgen_core.data.one_clip import OneClip
+from vidgen_core.depth_map import depth_channel
 from vidgen_core.models import tiny
+from vidgen_core.models.depth_estimator import estimate
 from vidgen_core.run import Run, Window
 from vidgen_core.video_writer import VideoWriter
 
@@ -66,3 +72,60 @@ def test_the_depth_of_another_clip_is_that_of_its_maps_or_estimated(clip: Path, 
     assert torch.equal(seen(clip, **edit), 2 * steps - 1)
     np.savez(clip.with_suffix(".depth.npz"), depth=steps.numpy())
     assert torch.equal(seen(clip, **edit), 2 * steps - 1)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """The folder of a depth model that brings its estimator."""
+    (tmp_path / "model").mkdir()
+    return save(tmp_path / "model", dpt(), "depth_estimator", "feature_extractor")
+
+
+def test_without_maps_the_models_own_estimator_looks_at_the_frames(clip: Path, model: str) -> None:
+    frames = OneClip(clip, ["a wall"], FRAMES, (64, 64)).frames()
+    for options, normalise in (({}, "per_frame"), ({"normalise": "per_clip"}, "per_clip")):
+        expected = depth_channel(estimate(frames, model)[None], (8, 8), normalise)[0, 0]
+        method = Depth(**options)
+        assert torch.equal(seen(clip, asked(clip, method, model={"path": model}), **options), expected)
+
+
+def test_depth_spans_its_range_in_every_frame_or_over_the_clip(clip: Path) -> None:
+    rising = np.linspace(0, 1, 16).reshape(1, 4, 4) + np.arange(FRAMES)[:, None, None]
+    np.savez(clip.with_suffix(".depth.npz"), depth=rising)
+    by_frame, by_clip = (seen(clip, normalise=normalise) for normalise in ("per_frame", "per_clip"))
+    assert torch.allclose(by_frame.amax((1, 2)), torch.ones(FRAMES))
+    assert torch.allclose(by_frame.amin((1, 2)), -torch.ones(FRAMES))
+    assert by_clip.max() == 1 and by_clip.min() == -1 and by_clip[0].max() < 0 < by_clip[-1].min()
+
+
+def test_depth_beside_what_was_tuned_is_estimated_once(clip: Path, model: str, monkeypatch: Any) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(clip_depth, "estimate", lambda *given: calls.append(given[1]) or estimate(*given))
+    (clip.parent / "run").mkdir()
+    there = {"tuned": str(clip.parent / "run"), "model": {"path": model}}
+    first, again = (seen(clip, asked(clip, Depth(), **there)) for _ in range(2))
+    assert torch.equal(first, again) and calls == [model]
+    save(Path(model), dpt(initializer_range=0.1), "depth_estimator", "feature_extractor")
+    seen(clip, asked(clip, Depth(), **there))
+    assert calls == [model, model]
+
+
+@pytest.mark.parametrize(
+    ("answer", "estimator"),
+    [(None, "owner/model"), (EntryNotFoundError, clip_depth.PUBLISHED), (LocalEntryNotFoundError, "owner/model")],
+    ids=["has one", "has none", "no network"],
+)
+def test_a_model_of_the_hub_is_asked_for_its_own_estimator(
+    clip: Path, monkeypatch: Any, answer: type[Exception] | None, estimator: str
+) -> None:
+    def download(source: str, file: str) -> str:
+        assert (source, file) == ("owner/model", "depth_estimator/config.json")
+        if answer is not None:
+            raise answer("not there")
+        return file
+
+    calls: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(clip_depth, "estimate", lambda *given: calls.append(given[1]) or torch.zeros(FRAMES, 8, 8))
+    seen(clip, asked(clip, Depth(), model={"path": "owner/model"}))
+    assert calls == [estimator]

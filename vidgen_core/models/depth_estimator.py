@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.loading import PACKAGE, located, quiet
+from vidgen_core.models.loading import found, located, picture_processor, quiet
 
 INVERSE_DEPTH = ("dpt", "depth_anything")
 """Model types that predict inverse depth, near is large. Others predict distance."""
@@ -37,31 +37,29 @@ def estimate(frames: Tensor, estimator: str, device: torch.device | str = "cpu",
     """
     processor, model = _loaded(estimator)
     model = model.to(device)
-    found = []
+    maps = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         for part in frames.cpu().split(frames_at_once):
             seen = processor(images=list(part.numpy()), return_tensors="pt", input_data_format="channels_first")
-            found.append(model(seen["pixel_values"].to(device)).predicted_depth.float().cpu())
-    return torch.cat(found)
+            maps.append(model(seen["pixel_values"].to(device)).predicted_depth.float().cpu())
+    return torch.cat(maps)
 
 
 def _loaded(estimator: str) -> tuple[Any, Any]:
     """The processor and the model, float32, in evaluation."""
     import transformers
 
-    folder = located(estimator)
-    if not folder.is_dir() and (estimator.startswith((PACKAGE, ".", "/", "~")) or estimator.count("/") != 1):
-        raise BadRequest(f"There is no depth estimator in '{folder}'. Give a folder or a hub id 'owner/name'.")
-    source = str(folder) if folder.is_dir() else estimator
-    # The processor without torchvision has a name of its own since transformers 5.
-    pil = "DPTImageProcessorPil"
-    pictures = getattr(transformers, pil if hasattr(transformers, pil) else "DPTImageProcessor")
+    source = found(estimator)
+    if source is None:
+        raise BadRequest(
+            f"There is no depth estimator in '{located(estimator)}'. Give a folder or a hub id 'owner/name'."
+        )
     try:
         with quiet():
             of_model, of_pictures = _subfolders(source)
             config = transformers.AutoConfig.from_pretrained(source, **of_model)
             _refuse_distance(estimator, config)
-            processor = pictures.from_pretrained(source, **of_pictures)
+            processor = picture_processor("DPTImageProcessor").from_pretrained(source, **of_pictures)
             model, info = transformers.AutoModelForDepthEstimation.from_pretrained(
                 source, config=config, output_loading_info=True, **of_model
             )
@@ -81,23 +79,43 @@ def _loaded(estimator: str) -> tuple[Any, Any]:
     return processor, model.float().eval()
 
 
+def brings_estimator(model: str) -> bool:
+    """Whether a folder or hub id of a model has a depth estimator among its parts.
+
+    Without network and with none of it here, yes: to read it then fails by name, where another would be taken silently.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    source = found(model)
+    try:
+        return source is not None and _is_pipeline(source)
+    except LocalEntryNotFoundError:
+        return True
+
+
 def _subfolders(source: str) -> tuple[dict[str, str], dict[str, str]]:
     """Where the model and the processor lie: at the top, or as parts of a pipeline."""
-    nested = {"subfolder": "depth_estimator"}, {"subfolder": "feature_extractor"}
+    if _is_pipeline(source):
+        return {"subfolder": "depth_estimator"}, {"subfolder": "feature_extractor"}
+    return {}, {}
+
+
+def _is_pipeline(source: str) -> bool:
+    # Raises LocalEntryNotFoundError without network, which says nothing of what the repository holds.
     if Path(source).is_dir():
-        return nested if (Path(source) / "depth_estimator").is_dir() else ({}, {})
+        return (Path(source) / "depth_estimator").is_dir()
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if isinstance(try_to_load_from_cache(source, "config.json"), str):
-        return {}, {}
+        return False
     try:
         hf_hub_download(source, "depth_estimator/config.json")
-    except LocalEntryNotFoundError:  # no network, which says nothing of what the repository holds
+    except LocalEntryNotFoundError:
         raise
     except EntryNotFoundError:
-        return {}, {}
-    return nested
+        return False
+    return True
 
 
 def _refuse_distance(estimator: str, config: Any) -> None:

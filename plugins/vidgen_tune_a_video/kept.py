@@ -1,0 +1,57 @@
+"""What is made of a clip once and kept for later runs, beside the weights that it was made for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidgen_core.models.loading import located
+from vidgen_tune_a_video.published import carried
+
+if TYPE_CHECKING:
+    from vidgen_core.run import Run
+
+
+def beside_the_weights(run: Run, name: str) -> Path | None:
+    """The folder of that name beside what was tuned, or in the folder of an inflated model.
+
+    None where the weights are nobody's, or are being trained: no file says what they are at this step.
+    """
+    if "trainer" in run.config:
+        return None
+    if run.config["tuned"] is not None:
+        tuned = Path(str(run.config["tuned"])).expanduser()
+        return (tuned if tuned.is_dir() else tuned.parent) / name
+    return located(run.config["model"]["path"]) / name if carried(run.backbone.denoiser) else None
+
+
+def read(file: Path | None, names: Collection[str]) -> dict[str, Tensor] | None:
+    """The tensors of those names; None where no others were kept there, or what was cannot be read."""
+    if file is None:
+        return None
+    try:
+        kept = load_file(file)
+    except (OSError, SafetensorError):
+        return None
+    return kept if kept.keys() == set(names) else None
+
+
+def write(tensors: dict[str, Tensor], file: Path | None) -> None:
+    """Keep tensors: the file appears whole or, where it cannot be written, not at all."""
+    if file is None:
+        return
+    fresh = file.with_name(f".{uuid4().hex}.tmp")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        save_file(tensors, fresh)
+        fresh.replace(file)
+    except (OSError, SafetensorError):  # a cache that cannot be kept costs time, nothing else
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
