@@ -71,7 +71,7 @@ def train(composed: Composed) -> list[Path]:
     steps = number_of_steps(options, source, samples)
     folder = claimed(chosen, config, resumed, accelerator)
     with ExitStack() as stack:
-        stack.enter_context(memory_explained(options))
+        stack.enter_context(memory_explained(options, lambda: caches(run, source)))
         open_for_training(run, accelerator, stack)
         learner = Learner(run, choose_trainables(run))
         if options["cache"] == "latents":
@@ -231,6 +231,16 @@ def claimed(chosen: Path, config: Any, resumed: bool, accelerator: Any) -> Path:
         for name in () if resumed else ("run.yaml", "log.jsonl", "skipped.jsonl"):
             (folder / name).unlink(missing_ok=True)
     return Path(agreed(str(folder)))
+
+
+def caches(run: Run, source: Source) -> bool:
+    """Whether the methods of a training would go with the latent cache."""
+    cached = {**run.config, "trainer": {**run.config["trainer"], "cache": "latents"}}
+    try:
+        run.moments.check_data(run=Run(run.request, cached, run.moments), source=source)
+    except BadRequest:
+        return False
+    return True
 
 
 def latent_cache(run: Run, folder: Path) -> LatentCache:

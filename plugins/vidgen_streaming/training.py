@@ -13,10 +13,11 @@ import torch
 
 from vidgen_core import hookimpl
 from vidgen_core.data.pixels import to_model_range
-from vidgen_core.data.sample import Batch, Sample
+from vidgen_core.data.sample import Batch, Sample, Source
 from vidgen_core.errors import BadRequest
 from vidgen_core.run import Run, Window
 from vidgen_core.training.denoising import Denoising, Prediction, request_of
+from vidgen_core.training.latents import check_pixels
 from vidgen_streaming.memory import Recalled
 
 
@@ -32,6 +33,11 @@ class Continuation(Denoising):
     def __init__(self, anchor_dropout: float = 0.0, still: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
         self.anchor_dropout, self.still = anchor_dropout, still
+
+    @hookimpl
+    def check_data(self, run: Run, source: Source) -> None:
+        """Refuse the latent cache: CAM and the anchor's encoder look at frames."""
+        check_pixels(run, "streaming")
 
     @hookimpl
     def training_step(self, run: Run, batch: Batch) -> Prediction:

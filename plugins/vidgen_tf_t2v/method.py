@@ -25,6 +25,7 @@ from vidgen_core.models.loading import file_hash
 from vidgen_core.models.tuned import check_base, is_of_another, read_tensors, replaced, weights_of
 from vidgen_core.request import Request
 from vidgen_core.run import FrameBlock, Run, Window
+from vidgen_core.training.latents import check_pixels
 from vidgen_core.training.learner import PARTS
 from vidgen_tf_t2v.branches import Prepared, installed
 from vidgen_tf_t2v.coherence import check_reduction, temporal_coherence
@@ -355,7 +356,8 @@ class TFT2V:
 
     @hookimpl
     def check_data(self, run: Run, source: Source) -> None:
-        """Refuse a condition that nothing in the data would teach."""
+        """Refuse the latent cache, and a condition that nothing in the data would teach."""
+        check_pixels(run, self.name)
         check_brought(self.trained_conditions, extras_of(source))
 
     @hookimpl(claims=("denoiser", "image", "fps", "encoders", "stem"))

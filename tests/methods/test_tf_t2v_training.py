@@ -21,7 +21,7 @@ from vidgen_core.cli import main
 from vidgen_core.config import Composed, compose
 from vidgen_core.data.joint import SHARES, TOLD, from_files
 from vidgen_core.data.sample import Batch, extras_of
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models import tiny
 from vidgen_core.models.from_images import is_over_time
 from vidgen_core.run import Run, Window, opened
@@ -324,6 +324,19 @@ class TestBadInput:
         wrong = f"weights={Path(CLIP_FILE)}"
         said = failed(capsys, 2, *asked(tmp_path / "run", wrong))
         assert "clip/model.safetensors" in said and "text_model" in said
+
+    def test_the_latent_cache_is_refused_before_weights_are_read_and_never_recommended(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def out_of_memory(*args: Any) -> Any:
+            raise torch.OutOfMemoryError("out of memory")
+
+        monkeypatch.setattr(loop, "open_for_training", out_of_memory)
+        with pytest.raises(BadRequest, match="tf_t2v looks at pixels, .* Use trainer.cache=none"):
+            loop.train(composed(tmp_path / "run", "trainer.cache=latents"))
+        with pytest.raises(VidgenError, match="did not suffice") as raised:
+            loop.train(composed(tmp_path / "run"))
+        assert "trainer.cache" not in str(raised.value)
 
     def test_videos_whose_loss_is_no_number_end_the_training_though_images_train_on(
         self, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch

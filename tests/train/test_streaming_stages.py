@@ -12,6 +12,7 @@ from trainings import composed, curve, interrupt_after, last, same
 
 from vidgen_core import train as loop
 from vidgen_core.config import Composed
+from vidgen_core.errors import BadRequest
 from vidgen_core.train import train
 
 SMALL = (
@@ -49,3 +50,8 @@ def test_a_stage_equals_its_half_resumed_for_the_other_half(
     kept = {name: tensor for name, tensor in averaged.items() if not name.startswith("denoiser.")}
     file = load_file(tmp_path / "straight" / "methods" / "streaming.safetensors")
     assert same({name: file[name] for name in kept}, kept)
+
+
+def test_the_latent_cache_is_refused_before_the_first_step(stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="streaming looks at pixels, .* Use trainer.cache=none"):
+        train(composed(stories, tmp_path, *SMALL, "trainer.cache=latents"))

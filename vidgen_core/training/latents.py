@@ -41,6 +41,14 @@ def encoded(run: Run, batch: Batch, posterior: str = "sample") -> Tensor:
     return latents * run.backbone.vae.config.scaling_factor
 
 
+def check_pixels(run: Run, method: str) -> None:
+    """For the ``check_data`` of a method that looks at frames: raise BadRequest where a cache leaves only latents."""
+    if run.config["trainer"]["cache"] == "latents":
+        raise BadRequest(
+            f"method={method} looks at pixels, which trainer.cache=latents does not keep. Use trainer.cache=none."
+        )
+
+
 def of_posterior(moments: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C, F, h, w), not scaled, from the VAE's moments (B, F, 2 C, h, w)."""
     mean, log_variance = moments.transpose(1, 2).chunk(2, dim=1)

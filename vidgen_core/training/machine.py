@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -116,8 +116,12 @@ def agreed(value: Any) -> Any:
 
 
 @contextmanager
-def memory_explained(options: Mapping[str, Any]) -> Iterator[None]:
-    """Say what to switch on where the memory did not suffice."""
+def memory_explained(options: Mapping[str, Any], caches: Callable[[], bool]) -> Iterator[None]:
+    """Say what to switch on where the memory did not suffice.
+
+    Args:
+        caches: Whether what trains goes with the latent cache.
+    """
     try:
         yield
     except Exception as error:
@@ -128,7 +132,7 @@ def memory_explained(options: Mapping[str, Any]) -> Iterator[None]:
             ("trainer.gradient_checkpointing=true", not options["gradient_checkpointing"]),
             (smaller, options["batch_size"] > 1),
             ("trainer.mixed_precision=bf16", options["mixed_precision"] in ("no", "auto")),
-            ("trainer.cache=latents", options["cache"] == "none"),
+            ("trainer.cache=latents", options["cache"] == "none" and caches()),
         ]
         mends = ", ".join(mend for mend, helps in off if helps) or "none is left"
         raise VidgenError(
