@@ -39,7 +39,7 @@ class VideoReader:
     """
 
     def __init__(self, path: str | Path, backend: str | None = None) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise BadRequest(f"There is no video file '{self.path}'. Check the path.")
         plain = self._opened(lambda: self._scan(for_decord=backend != "pyav"))

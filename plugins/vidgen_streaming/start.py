@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-FITS = ("exact", "stretch", "resize_center")
-
 
 class Start:
     """The known first frames of every video of a request.
@@ -48,18 +46,13 @@ class Start:
         return self._reader
 
     def pixels(self, frames: Sequence[int]) -> np.ndarray:
-        """Frames (F, H, W, 3) uint8 as they are in the file."""
+        """Frames (F, H, W, 3) uint8, upright, of the file's own size."""
         if self.image is None:
             found: np.ndarray = self.reader.frames(frames)
             return found
-        import numpy as np
-        from PIL import Image, UnidentifiedImageError
+        from vidgen_core.data.clips import read_picture
 
-        try:
-            with Image.open(self.path) as image:
-                return np.array(image.convert("RGB"))[None]
-        except (OSError, UnidentifiedImageError) as error:
-            raise BadRequest(f"image={self.path} cannot be read: {error}. Give a PNG or JPEG file.") from error
+        return read_picture(self.path, f"image={self.path}")
 
     def read(self, frames: range) -> Tensor:
         """Frames (1, F, 3, H, W) float in [0, 1], of the request's size."""

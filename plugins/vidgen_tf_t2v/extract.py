@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgen_core.data.clips import IMAGES
+from vidgen_core.data.clips import IMAGES, read_picture
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.depth_estimator import estimate
 from vidgen_core.video import VideoReader
 from vidgen_core.video_frame import orientation
-from vidgen_tf_t2v.reference import read_picture
 
 EDGES = (100, 200)
 """Thresholds of the edge detector, for brightness in 0..255."""

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgen_core.data.clips import IMAGES
+from vidgen_core.data.clips import IMAGES, read_picture
 from vidgen_core.data.pixels import LUMA
 from vidgen_core.errors import BadRequest
 from vidgen_core.video import VideoReader
 from vidgen_tf_t2v import map_encoder
-from vidgen_tf_t2v.reference import read_picture
 
 HISTOGRAM = "histogram"
 """Of colours, for every frame: a condition without a place, which becomes a token."""

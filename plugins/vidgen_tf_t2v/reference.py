@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from vidgen_core.data.clips import read_image
-from vidgen_core.data.epochs import Broken
+from vidgen_core.data.clips import read_picture
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.data.sample import Batch
 from vidgen_core.errors import BadRequest
@@ -22,7 +18,7 @@ def check_reference(request: Request) -> None:
     if request.image is not None and request.video is not None:
         raise BadRequest("image= and video= are both given, but one picture says what is shown. Leave one out.")
     if request.image is not None:
-        read_picture(Path(request.image), f"image={request.image}")
+        read_picture(request.image, f"image={request.image}")
     if request.video is not None:
         VideoReader(request.video)
 
@@ -30,7 +26,7 @@ def check_reference(request: Request) -> None:
 def reference(request: Request) -> Tensor | None:
     """The picture (1, 3, H, W), in [-1, 1], that a request names, or None."""
     if request.image is not None:
-        pixels = read_picture(Path(request.image), f"image={request.image}")
+        pixels = read_picture(request.image, f"image={request.image}")
     elif request.video is not None:
         reader = VideoReader(request.video)
         pixels = reader.frames([len(reader) // 2])
@@ -45,11 +41,3 @@ def middle_frames(batch: Batch) -> Tensor:
     if len(frames) < len(batch):
         raise BadRequest("method=tf_t2v looks at pixels, which the latent cache does not keep. Use trainer.cache=none.")
     return to_model_range(torch.stack([clip[len(clip) // 2] for clip in frames]))
-
-
-def read_picture(file: Path, key: str) -> np.ndarray:
-    """A picture (1, H, W, 3), uint8 RGB. Raises BadRequest, which says that ``key`` cannot be read."""
-    try:
-        return read_image(file.expanduser())
-    except Broken as error:
-        raise BadRequest(f"{key}: {error}. Give a PNG or JPEG file.") from error

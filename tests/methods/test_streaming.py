@@ -152,6 +152,24 @@ class TestVideos:
         assert len(video) == 5
         assert np.abs(video[0].astype(int) - 200).max() <= 3
 
+    def test_an_image_is_upright_on_black_and_may_lie_at_home(self, tmp_path: Path, monkeypatch) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a quarter turn
+        lying = Image.new("RGB", (32, 32), (200, 0, 0))
+        lying.paste((0, 200, 0), (0, 0, 16, 32))
+        lying.save(tmp_path / "turned.png", exif=exif)
+        Image.new("RGBA", (32, 32), (200, 200, 200, 0)).save(tmp_path / "clear.png")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name, half, wanted in (("turned", slice(0, 12), (0, 200, 0)), ("clear", slice(None), (0, 0, 0))):
+            asked = ["num_frames=5", f"image=~/{name}.png", "output.crf=0"]
+            first = made(tmp_path / name, *asked)[0].astype(int)
+            assert np.abs(first[half] - wanted).max() <= 8
+
+    def test_a_video_at_home_goes_on(self, tmp_path: Path, monkeypatch) -> None:
+        made(tmp_path, "num_frames=4")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert len(made(tmp_path / "out", "num_frames=5", "video=~/video.mp4")) == 5
+
     def test_a_video_goes_on_and_its_frames_are_left_as_they_are(self, tmp_path: Path) -> None:
         begun = made(tmp_path / "begun", "num_frames=6", "output.crf=0")
         video = made(tmp_path / "out", "num_frames=9", f"video={tmp_path / 'begun' / 'video.mp4'}", "output.crf=0")

@@ -199,3 +199,12 @@ def read_image(file: Path) -> np.ndarray:
             return np.array(upright.convert("RGB"))[None]
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise Broken(f"it cannot be read as an image ({' '.join(str(error).split())[:120]})") from error
+
+
+def read_picture(path: str | Path, key: str) -> np.ndarray:
+    """A picture (1, H, W, 3) that a user names, as ``read_image``. Raises BadRequest, which says that ``key`` cannot be
+    read."""
+    try:
+        return read_image(Path(path).expanduser())
+    except Broken as error:
+        raise BadRequest(f"{key}: {error}. Give a PNG or JPEG file.") from error
