@@ -89,6 +89,11 @@ def test_defaults_come_from_user_then_model_for_method_then_method_then_model_th
     assert values == {**CORE_DEFAULTS, "num_frames": 3, "height": 56, "fps": 5, "width": 48}
 
 
+def test_a_model_of_larger_images_is_tuned_on_as_large_ones() -> None:
+    assert compose(["method=tune_a_video", "model=sd21", PROMPT]).request.height == 768
+    assert compose(["method=tune_a_video", "model=sd15", PROMPT]).request.height == 512
+
+
 def test_default_model_is_one_that_the_methods_accept(install_plugin) -> None:
     card = CARD.format(name="gamma", families=("other",))
     files = {

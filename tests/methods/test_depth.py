@@ -47,6 +47,17 @@ def test_a_network_that_gives_depth_no_weight_is_the_inflated_image_model() -> N
     assert torch.allclose(*found, atol=1e-6)
 
 
+def test_of_one_frame_the_inflated_model_is_the_image_model_on_latents_and_depth() -> None:
+    backbone = tiny.build_image(in_channels=5)
+    latents, depth = torch.randn(1, 4, 1, 8, 8), torch.randn(1, 1, 1, 8, 8)
+    with torch.no_grad():
+        seen = torch.cat([latents, depth], dim=1)[:, :, 0]
+        image = backbone.denoiser(seen, torch.tensor(500), backbone.encode_text(["a circle"])).sample
+    with backbone.attention_installed("sdpa"), st_attention(backbone, seed=0):
+        inflated = predicted(backbone, latents, depth)
+    assert torch.allclose(inflated[:, :, 0], image, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned") / "run"

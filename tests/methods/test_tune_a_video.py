@@ -210,7 +210,8 @@ def refused(**values: Any) -> str:
 
 def test_what_cannot_be_is_refused_by_name(tuned: Path, clip: Path, tmp_path: Path) -> None:
     edit = {"method": "tune_a_video", "prompt": "x", "output.dir": tmp_path / "none"}
-    assert "unet2d" in refused(**edit, model="modelscope")
+    of_videos = refused(**edit, model="modelscope")
+    assert "unet2d" in of_videos and all(model in of_videos for model in ("moving_shapes_image", "sd15", "sd21"))
     assert "'tune_a_video' and 'depth' cannot be combined" in refused(**{**edit, "method": ["tune_a_video", "depth"]})
     assert "tuned=" in refused(**edit, tuned=tmp_path / "nowhere")
     assert "another model" in refused(**edit, tuned=other_base(tuned, tmp_path), model="moving_shapes_image")
