@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vidgen_core.data.image_folder import natural
+from vidgen_core.data.pixels import LUMA
 from vidgen_core.errors import BadRequest
 
 KEYS = ("nearness", "depth")
@@ -17,9 +18,6 @@ KEYS = ("nearness", "depth")
 COLOURED = (32, 0.001)
 """A video is in colour where its channels differ by more than 32 of 255 in more than this share of it: compression
 gives grey a tint of a few, and a small thing of bright colour is enough to tell a clip from its depth."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the brightness of a video (ITU-R BT.601)."""
 
 
 class InColour(BadRequest):
@@ -66,7 +64,8 @@ def _refuse(path: Path, wrong: np.ndarray, what: str) -> None:
 def _read(path: Path) -> np.ndarray:
     kind = path.suffix.lower()
     if path.is_dir():
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() == ".png"), key=_natural)
+        found = [file for file in path.iterdir() if file.suffix.lower() == ".png"]
+        files = sorted(found, key=lambda file: natural(file.name))
         if not files:
             raise BadRequest(f"The folder '{path}' holds no .png depth maps. Put one there for each frame.")
         return _pictures(files)
@@ -129,7 +128,3 @@ def _video(path: Path) -> np.ndarray:
             "depth.maps out, and the depth of the clip is estimated."
         )
     return frames @ np.array(LUMA, dtype=np.float32)
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
