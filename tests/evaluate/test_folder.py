@@ -12,7 +12,7 @@ import pytest
 import vidgen_core as vg
 from vidgen_core.errors import BadRequest
 from vidgen_core.evaluation.config import compose_evaluation
-from vidgen_core.evaluation.folder import find_videos
+from vidgen_core.evaluation.folder import find_videos, video_files
 from vidgen_core.video_writer import VideoWriter
 
 
@@ -40,6 +40,12 @@ def test_files_and_run_folders_are_found_by_name_and_cut_into_even_scenes(tmp_pa
     assert videos["plain"].spans == (range(4), range(4, 8))
     assert videos["made"].spans == (range(4), range(4, 9))
     assert found(f"videos={tmp_path / 'v'}", told, "scene_frames=[2,6]")["plain"].spans == (range(2), range(2, 8))
+
+
+def test_every_ending_that_a_training_reads_is_scored_too(tmp_path) -> None:
+    for ending in ("m4v", "ts", "WEBM"):
+        (tmp_path / f"{ending}.{ending}").touch()
+    assert list(video_files(tmp_path)) == ["WEBM", "m4v", "ts"]
 
 
 def test_what_vidgen_made_tells_its_captions_and_scenes(tmp_path) -> None:

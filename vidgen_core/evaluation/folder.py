@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vidgen_core.data.clips import VIDEOS
 from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.evaluation.comparison import Made
 from vidgen_core.evaluation.config import Evaluation
@@ -13,8 +14,6 @@ from vidgen_core.metrics.footage import Footage
 from vidgen_core.prompts import read_prompts_file
 from vidgen_core.provenance import read_provenance, record_of
 from vidgen_core.video import VideoReader
-
-ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 
 
 def find_videos(evaluation: Evaluation, need_captions: bool = True) -> Iterator[Made]:
@@ -41,7 +40,7 @@ def video_files(folder: Path, key: str = "videos") -> dict[str, Path]:
     """Name -> video file, in the order of names. Raises BadRequest for a folder of no videos, naming the key."""
     if not folder.is_dir():
         raise BadRequest(f"{key}={folder}: there is no such folder.")
-    here = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()}
+    here = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in VIDEOS and path.is_file()}
     below = {path.parent.name: path for path in folder.glob("*/video.mp4")}
     if set(here) == {"video"} and not below:
         here = {folder.resolve().name: here["video"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -99,9 +98,13 @@ def write_page(results: Results, path: Path, plot: Path, most: int) -> Path:
     parts.append(f"<h2>Means and intervals</h2><img class='plot' alt='plot' src='{_data(plot, 'image/png')}'>")
     parts.append(f"<h2>Videos <button id='toggle'>Pause</button></h2><p class='faint'>{left.strip()}</p>")
     seeds = len({seed for _, seed in stories}) > 1
+    sources: dict[Path | None, str] = {None: ""}  # the figure of each clip that videos are edits of, encoded once
     for story, seed in shown:
         videos = [video for video in results.videos if (video.story, video.seed) == (story, seed)]
-        parts.append(_story(results, videos, f"{story}, seed {seed}" if seeds else story))
+        source = videos[0].source
+        if source is not None and source not in sources:
+            sources[source] = _source(source)
+        parts.append(_story(results, videos, f"{story}, seed {seed}" if seeds else story, sources[source]))
     parts.append(f"<script>{SCRIPT}</script></html>\n")
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
@@ -123,22 +126,19 @@ def _cell(results: Results, column: str, value: Interval | None, sign: str) -> s
     return f"{mean}<small>{low} to {high}</small>"
 
 
-def _story(results: Results, videos: list[Scored], title: str) -> str:
+def _story(results: Results, videos: list[Scored], title: str, source: str) -> str:
     first = videos[0]
     lines = "".join(f"<li>{_text(caption)}</li>" for caption in first.captions)
     stops = json.dumps([span.stop for span in first.spans])
-    figures = _source(first.source) + "".join(_figure(results, video) for video in videos)
+    figures = source + "".join(_figure(results, video) for video in videos)
     return (
         f"<section class='story' data-stops='{stops}'><h3>{_text(title)}</h3><ol>{lines}</ol>"
         f"<div class='videos'>{figures}</div></section>"
     )
 
 
-@cache
-def _source(path: Path | None) -> str:
-    """The clip that the videos are edits of; empty where there is none."""
-    if path is None:
-        return ""
+def _source(path: Path) -> str:
+    """The clip that videos are edits of."""
     clip = VideoReader(path)
     with TemporaryDirectory() as place:  # encoded anew: browsers play few of the formats that clips come in
         writer = VideoWriter(Path(place) / "source.mp4", round(clip.fps) or 8)
