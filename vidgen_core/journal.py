@@ -1,4 +1,4 @@
-"""What an unfinished run leaves for ``resume=true``: the latents of each finished window, and how far the files are.
+"""What an unfinished run leaves for ``resume=true``: the latents of each finished window.
 
 Latents are small and decoding them again is exact, so they are all that is needed: frames that did not reach the file
 are decoded once more, and methods that remember see every earlier window as they did the first time.
@@ -38,15 +38,15 @@ class Journal:
         else:
             self._lines.unlink(missing_ok=True)
 
-    def add(self, window: int, keep: slice, latents: Tensor | None, frames: int) -> None:
-        """Note a finished window: latents (B, C, F, h, w), which of its frames are kept, frames delivered so far.
+    def add(self, window: int, keep: slice, latents: Tensor | None) -> None:
+        """Note a finished window: latents (B, C, F, h, w), and which of its frames are kept.
 
         Frames that the user gave are read again by a resume, and need no latents.
         """
         if latents is not None:
             self.save(window, latents)
         # The line comes after the tensors: a window that stands in the list is whole.
-        entry = {"window": window, "keep": [keep.start, keep.stop], "frames": frames}
+        entry = {"window": window, "keep": [keep.start, keep.stop]}
         with self._lines.open("a") as lines:
             lines.write(_line(entry))
 
@@ -58,7 +58,7 @@ class Journal:
         self._file(window).write_bytes(save({"latents": latents.cpu().contiguous()}))
 
     def entries(self) -> list[dict[str, Any]]:
-        """The finished windows in order: ``window``, ``keep``, ``frames``. A half-written last line does not count."""
+        """The finished windows in order: ``window``, ``keep``. A half-written last line does not count."""
         found: list[dict[str, Any]] = []
         for line in self._lines.read_text().splitlines() if self._lines.is_file() else ():
             try:

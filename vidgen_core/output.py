@@ -148,10 +148,8 @@ class Output:
     # -------------------------------------------------------------------------------------------- resume
 
     def _frames_on_disk(self, run: Run) -> int:
-        """Frames of finished windows that every file of the batch holds whole."""
-        whole = min(whole_frames(self._of(video) / "video.mp4") for video in run.request.videos)
-        borders = [entry["frames"] for entry in self._journal.entries() if entry["frames"] <= whole]
-        return max(borders, default=0)
+        """Frames that every file of the batch holds whole; those that come again are the same, so all of them stay."""
+        return min(whole_frames(self._of(video) / "video.mp4") for video in run.request.videos)
 
     def placements(self) -> dict[str, dict[str, Any]]:
         """How the interrupted run of this batch was placed, for ``Run.place_as``; nothing for a batch that is new."""
@@ -205,7 +203,7 @@ class Output:
         latents = self._run.latents_of(window) if wanted else None
         with explained(self.folder):
             if not again:
-                self._journal.add(window.index, window.kept, latents, self._frames)
+                self._journal.add(window.index, window.kept, latents)
             elif latents is not None:
                 self._journal.save(window.index, latents)
 
