@@ -140,6 +140,8 @@ class Streaming(Chunked):
         run.provenance["streaming"] = {"weights": {file.name: file_hash(file)}}
         parts, base = published.read(file)
         parts.check(backbone.denoiser, len(backbone.text_attention.layers), str(file))
+        if "trainer" not in run.config:
+            published.check_sampling(parts, run, str(file))
         if is_of_another(base, backbone):
             # A tuned relative of the model works nearly as well; what is not even of its shape is refused below.
             run.warn(f"'{file}' was learnt on other weights of this model; it is used on those that are loaded.")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -16,6 +17,9 @@ from vidgen_core.convert import Converted
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.loading import check_layout
 from vidgen_core.models.tuned import read_tensors
+
+if TYPE_CHECKING:
+    from vidgen_core.run import Run
 
 FROZEN = ("vae.", "text_encoder.")
 """Parts that are copies of public weights, which the model's own folder brings."""
@@ -75,6 +79,13 @@ class Parts:
                 f"'{source}' has half of APM: its {'resampler is' if mixes else 'mixes are'} missing. Copy the file "
                 "again."
             )
+
+
+def check_sampling(parts: Parts, run: Run, source: str) -> None:
+    """Say so where the released model, which is told by its whole U-Net, is not sampled as it was released."""
+    eta = (run.config.get("scheduler") or {}).get("eta")
+    if any(map(is_temporal, parts.base)) and (eta, run.request.guidance_scale) != (1, 7.5):
+        run.warn(f"'{source}' was released with chunks that were sampled otherwise than here: {AS_PUBLISHED}.")
 
 
 def is_temporal(name: str) -> bool:

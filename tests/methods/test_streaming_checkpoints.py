@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from vidgen_streaming import published
 from vidgen_core.cli import main
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+import published_weights
 
 
 class TestCheckpoint:
@@ -78,6 +82,14 @@ class TestCheckpoint:
         assert (tuned[:4] == plain[:4]).all()
         assert (tuned[4:] != plain[4:]).any()
         assert (with_weights("tuned", "streaming.first_chunk=tuned")[:4] != plain[:4]).any()
+
+    def test_the_released_model_says_how_it_was_sampled_unless_it_is(self, tmp_path: Path, capsys) -> None:
+        save_file(published_weights.published(), tmp_path / "released.safetensors")
+        released = (f"weights={tmp_path / 'released.safetensors'}", "num_frames=5")
+        made(tmp_path / "otherwise", *released)
+        assert f"sampled otherwise than here: {published.AS_PUBLISHED}." in capsys.readouterr().err
+        made(tmp_path / "as", *released, *published.AS_PUBLISHED.split())
+        assert "otherwise" not in capsys.readouterr().err
 
     def networks(self, image_width: int | None = None) -> dict[str, torch.Tensor]:
         from vidgen_streaming.networks import Networks
