@@ -100,10 +100,16 @@ def project_out(attn: Attention, x: Tensor) -> Tensor:
     return x if attn.rescale_output_factor == 1.0 else x / attn.rescale_output_factor
 
 
-def upcast(attn: Attention, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In single precision where the model asks for it: products of Stable Diffusion 2.1 overflow in half."""
-    half = q.dtype in (torch.float16, torch.bfloat16)
-    return (q.float(), k.float(), v.float()) if attn.upcast_attention and half else (q, k, v)
+def attended(attn: Attention, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The kernel's output in q's dtype; computed in single precision at least where the model asks for it.
+
+    Products of Stable Diffusion 2.1 overflow in half. Autocast would take the kernel's inputs back to it.
+    """
+    if not attn.upcast_attention:
+        return attend(q, k, v).to(q.dtype)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        return attend(q.to(wide), k.to(wide), v.to(wide)).to(q.dtype)
 
 
 class SelfAttention:
@@ -120,7 +126,7 @@ class SelfAttention:
         q = split_heads(attn.to_q(hidden_states), attn.heads)
         k = split_heads(attn.to_k(source), attn.heads)
         v = split_heads(attn.to_v(source), attn.heads)
-        return project_out(attn, self.attend(*upcast(attn, q, k, v)).to(v.dtype))
+        return project_out(attn, attended(attn, self.attend, q, k, v))
 
 
 class TextCrossAttention:
@@ -160,7 +166,7 @@ class TextCrossAttention:
         rows, tokens, width = hidden_states.shape  # B*F, N, D
         groups = len(self.key)
         q = split_heads(attn.to_q(hidden_states).view(groups, rows // groups * tokens, -1), attn.heads)
-        out = self.attend(*upcast(attn, q, self.key, self.value)).to(q.dtype)
+        out = attended(attn, self.attend, q, self.key, self.value)
         return project_out(attn, out).view(rows, tokens, width)
 
 

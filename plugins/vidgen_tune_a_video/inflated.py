@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from vidgen_core.attention import install
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.inflation import inserted, norms_over_frames
+from vidgen_core.models.inflation import drawn, inserted, norms_over_frames
 from vidgen_core.models.unet2d import ImageBackbone
-from vidgen_core.noise import seed_of
 from vidgen_tune_a_video.published import TEMPORAL
 from vidgen_tune_a_video.st_attention import SparseCausalAttention
 from vidgen_tune_a_video.temporal_attention import TemporalAttention
@@ -47,26 +45,23 @@ def st_attention(backbone: ImageBackbone, seed: int, owner: str = "tune_a_video"
                 replaces=True,
             )
         )
-        stack.enter_context(inserted(fresh_layers(backbone, seed), network, TEMPORAL, frames))
+        layers = drawn(lambda: temporal_attentions(backbone), backbone, seed, "temporal attention")
+        stack.enter_context(inserted(layers, network, TEMPORAL, frames))
         stack.enter_context(norms_over_frames(resnet_norms(network), frames))
         yield
 
 
-def fresh_layers(backbone: ImageBackbone, seed: int) -> dict[str, nn.Module]:
-    """A temporal attention for each transformer block, by the block's name; drawn from the seed."""
+def temporal_attentions(backbone: ImageBackbone) -> dict[str, nn.Module]:
+    """A fresh temporal attention for each transformer block, by the block's name."""
     layers: dict[str, nn.Module] = {}
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed_of(seed, "temporal attention"))
-        for name, block in backbone.denoiser.named_modules():
-            if isinstance(block, BasicTransformerBlock):
-                if block.only_cross_attention or block.attn1.is_cross_attention:
-                    raise BadRequest(
-                        f"The block '{name}' of this model has no self-attention (only_cross_attention), so frames "
-                        "cannot attend to each other in it. Choose a Stable Diffusion 1.x or 2.x model."
-                    )
-                layers[name] = TemporalAttention(block, backbone.attention, backbone.attend)
-    for layer in layers.values():
-        layer.to(backbone.device, backbone.dtype)
+    for name, block in backbone.denoiser.named_modules():
+        if isinstance(block, BasicTransformerBlock):
+            if block.only_cross_attention or block.attn1.is_cross_attention:
+                raise BadRequest(
+                    f"The block '{name}' of this model has no self-attention (only_cross_attention), so frames "
+                    "cannot attend to each other in it. Choose a Stable Diffusion 1.x or 2.x model."
+                )
+            layers[name] = TemporalAttention(block, backbone.attention, backbone.attend)
     return layers
 
 

@@ -10,15 +10,13 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from vidgen_core import hookimpl
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.models.inflation import inserted
+from vidgen_core.models.inflation import drawn, inserted
 from vidgen_core.models.unet2d import ImageBackbone
-from vidgen_core.noise import seed_of
 from vidgen_core.request import Request
 from vidgen_core.run import Run
 from vidgen_tune_a_video import make_a_video, vdm, video_ldm
@@ -55,16 +53,10 @@ class TemporalLayers(Inflation):
     @contextmanager
     def surgery(self, run: Run, backbone: ImageBackbone) -> Iterator[None]:
         """The temporal layers are in the image model inside the context."""
-        made = self.fresh(run, backbone) if self.temporal else {}
+        key = (run.request.seed, "inflation", self.inflation)
+        made = drawn(lambda: self.layers(run, backbone), backbone, *key) if self.temporal else {}
         with inserted(made, backbone.denoiser, TEMPORAL, lambda: backbone.frames):
             yield
-
-    def fresh(self, run: Run, backbone: ImageBackbone) -> dict[str, nn.Module]:
-        """The layers as they begin, on the model's device."""
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed_of(run.request.seed, "inflation", self.inflation))
-            made = self.layers(run, backbone)
-        return {name: layer.to(backbone.device, backbone.dtype) for name, layer in made.items()}
 
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:
         """As of every inflation; without the temporal layers where they are left out.

@@ -21,8 +21,8 @@ aten = torch.ops.aten
 
 
 def merges(q: Tensor) -> bool:
-    """Whether the kernel of this device and dtype gives normalisers, and merging them gives the right result."""
-    return _works(q.device.type, q.dtype)
+    """Whether the kernel of this device, dtype and head width gives normalisers, and merging them the right result."""
+    return _works(q.device.type, q.dtype, q.shape[-1])
 
 
 def two_sources(q: Tensor, k1: Tensor, v1: Tensor, k2: Tensor, v2: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ _KERNELS: dict[str, Any] = {"cpu": _Cpu, "cuda": _Cuda}
 
 
 @cache
-def _works(device: str, dtype: torch.dtype) -> bool:
+def _works(device: str, dtype: torch.dtype, width: int) -> bool:
     # Private kernels, which change with torch: used where a small case comes out right, values and gradients.
     if device not in _KERNELS:
         return False
@@ -113,7 +113,7 @@ def _works(device: str, dtype: torch.dtype) -> bool:
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False), apart:
             g = torch.Generator().manual_seed(0)
-            shapes = [(1, 3, 2, 9, 16), (1, 2, 9, 16), (1, 2, 9, 16), (1, 3, 2, 9, 16), (1, 3, 2, 9, 16)]
+            shapes = [(1, 3, 2, 9, width), (1, 2, 9, width), (1, 2, 9, width), (1, 3, 2, 9, width), (1, 3, 2, 9, width)]
             given = [torch.randn(s, generator=g).to(device, dtype).requires_grad_() for s in shapes]
             q, k1, v1, k2, v2 = given
             k, v = (torch.cat([a[:, None].expand_as(b), b], dim=3).flatten(0, 1) for a, b in ((k1, k2), (v1, v2)))

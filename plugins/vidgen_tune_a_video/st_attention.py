@@ -16,7 +16,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from vidgen_core.attention import Attend, project_out, split_heads, upcast
+from vidgen_core.attention import Attend, attended, project_out, split_heads
 from vidgen_tune_a_video.merged_attention import merges, two_sources
 
 
@@ -39,15 +39,16 @@ class SparseCausalAttention:
     ) -> Tensor:
         frames = self.frames()
         q, k, v = (split_heads(to(hidden_states), attn.heads) for to in (attn.to_q, attn.to_k, attn.to_v))
-        q, k, v = upcast(attn, q, k, v)
-        parts = (x.unflatten(0, (-1, frames)) for x in (q, k, v))
+        q, k, v = (x.unflatten(0, (-1, frames)) for x in (q, k, v))
+        return project_out(attn, attended(attn, self.over_frames, q, k, v).flatten(0, 1))
+
+    def over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, F, h, N, d) -> the same shape."""
         if self.backend == "math":
-            out = _materialised(self.attend, *parts)
-        elif frames > 2 and self.backend == "sdpa" and merges(q):
-            out = _merged(self.attend, *parts)
-        else:
-            out = _concatenated(self.attend, *parts)
-        return project_out(attn, out.flatten(0, 1).to(hidden_states.dtype))
+            return _materialised(self.attend, q, k, v)
+        if q.shape[1] > 2 and self.backend == "sdpa" and merges(q):
+            return _merged(self.attend, q, k, v)
+        return _concatenated(self.attend, q, k, v)
 
 
 def _materialised(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ B videos, F frames, C channels, H W cells, h heads, R the farthest distance with
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from vidgen_core.attention import split_heads, upcast
+from vidgen_core.attention import attended, split_heads
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_tune_a_video.along_frames import by_frame, by_pixel, zeroed
 
@@ -28,6 +29,10 @@ def layers(backbone: ImageBackbone, reach: int, images: Callable[[], int]) -> di
     """
     named = backbone.denoiser.named_modules()
     return {name: RelativeAttention(m, reach, images) for name, m in named if isinstance(m, Transformer2DModel)}
+
+
+def _with_added(added: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=added.to(q.dtype))
 
 
 class RelativeAttention(nn.Module):
@@ -58,8 +63,8 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor, frames: int, time: Tensor | None = None) -> Tensor:
         """(B*F, C, H, W) -> the same shape."""
         y = self.norm(by_pixel(x, frames))
-        q, k, v = upcast(self, *(split_heads(to(y), self.heads) for to in (self.to_q, self.to_k, self.to_v)))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.added(frames).to(q.dtype)).to(y.dtype)
+        q, k, v = (split_heads(to(y), self.heads) for to in (self.to_q, self.to_k, self.to_v))
+        mixed = attended(self, partial(_with_added, self.added(frames)), q, k, v)
         return x + by_frame(self.to_out(mixed.transpose(1, 2).flatten(2)), x)
 
     def added(self, frames: int) -> Tensor:

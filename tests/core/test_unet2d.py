@@ -36,7 +36,9 @@ def image_model(in_channels: int = 4, **keys) -> unet2d.ImageBackbone:
     backbone = tiny.build_image(in_channels=in_channels)
     torch.manual_seed(0)
     config = {**backbone.denoiser.config, **(keys or STABLE_1)}
+    config.pop("_use_default_values")  # whose keys would not be taken from here
     backbone.denoiser = diffusers.UNet2DConditionModel.from_config(config).eval()
+    assert backbone.denoiser.config.items() >= (keys or STABLE_1).items()
     backbone.scheduler_config["prediction_type"] = "v_prediction"
     return backbone
 
@@ -61,6 +63,22 @@ def test_every_frame_is_an_image_of_the_stock_network(keys, index) -> None:
         inputs = backbone.prepare(Condition(text=PerFrameText(texts, torch.tensor(index))), ["cond"])
         found = backbone.predict(sample(), T, inputs)
     assert torch.allclose(rows(found), expected, atol=2e-6)
+
+
+@torch.no_grad()
+def test_a_model_that_asks_for_single_precision_has_it_under_autocast_too(monkeypatch) -> None:
+    kernel, seen = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watched(q, k, v):
+        seen.append((q.dtype, k.dtype, v.dtype, torch.is_autocast_enabled("cpu")))
+        return kernel(q, k, v)
+
+    backbone = image_model(**STABLE_2)
+    text = PerFrameText(backbone.encode_text(["one"]), torch.zeros(2, FRAMES, dtype=int))
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    with backbone.attention_installed("sdpa"), torch.autocast("cpu", dtype=torch.bfloat16):
+        backbone.predict(sample(), T, backbone.prepare(Condition(text=text), ["cond"]))
+    assert set(seen) == {(torch.float32, torch.float32, torch.float32, False)}
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from vidgen_moving_shapes.captions import clip_caption
@@ -169,6 +171,26 @@ def test_a_grid_that_begins_in_pure_noise_is_changed_for_an_inversion_alone(inve
     backbone.scheduler_config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     with inflated(backbone, build("st_attention", invert=invert)) as run:
         assert run.make_scheduler().config.timestep_spacing == spacing
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "st_attention"])
+@torch.no_grad()
+def test_a_model_that_asks_for_single_precision_has_it_between_frames_too(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, seen = F.scaled_dot_product_attention, []
+
+    def watched(q: Tensor, *others: Tensor, **options: Any) -> Tensor:
+        seen.append((q.dtype, torch.is_autocast_enabled("cpu")))
+        return kernel(q, *others, **options)
+
+    backbone = image_model()
+    config = dict(backbone.denoiser.config) | {"upcast_attention": True, "_use_default_values": []}
+    backbone.denoiser = UNet2DConditionModel.from_config(config)
+    with inflated(backbone, build(kind)), torch.autocast("cpu", dtype=torch.bfloat16):
+        monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+        predicted(backbone, noise(3))
+    assert set(seen) == {(torch.float32, False)}
 
 
 # ---------------------------------------------------------------------------------------------- what trains

@@ -132,6 +132,21 @@ def test_an_edit_starts_at_the_level_that_an_inversion_of_other_steps_reached(
     assert seen[0] == first
 
 
+@pytest.mark.parametrize(("invert", "prompt"), [("empty", ""), ("prompt", "a square")])
+def test_the_record_of_an_edit_tells_how_its_clip_was_inverted(
+    invert: str, prompt: str, embedded: Path, tmp_path: Path
+) -> None:
+    def record(steps: int) -> dict[str, Any]:
+        edit = {**QUICK, "tuned": embedded, "prompt": "a circle", "tune_a_video.invert": invert}
+        vg.generate(**edit, **{"tune_a_video.inversion_steps": steps, "output.dir": tmp_path / f"in_{steps}"})
+        found: dict[str, Any] = read_provenance(tmp_path / f"in_{steps}" / "run.yaml")["inversion"]
+        return found
+
+    few, many = record(2), record(20)
+    assert (few["steps"], few["of"], few["prompt"]) == (2, 2, prompt)
+    assert many["reconstruction_error"] < few["reconstruction_error"]
+
+
 class Halves:
     """Two windows, each half of the video."""
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import torch
 from one_shot import QUICK, tune
 from safetensors.torch import load_file
 from vidgen_tune_a_video.inflated import st_attention
-from vidgen_tune_a_video.merged_attention import _works
+from vidgen_tune_a_video.merged_attention import _KERNELS, _works, merges
+from vidgen_tune_a_video.method import build
 from vidgen_tune_a_video.st_attention import _concatenated, _materialised, _merged
 
 import vidgen_core as vg
+from vidgen_core import testing
 from vidgen_core.api import train
 from vidgen_core.attention import BACKENDS
 from vidgen_core.conditioning import Condition, PerFrameText
@@ -27,6 +29,7 @@ from vidgen_core.models import tiny
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.provenance import read_provenance
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
+from vidgen_core.training.learner import choose_trainables
 
 T = torch.tensor(500)
 
@@ -126,27 +129,48 @@ def test_at_the_first_step_only_the_output_of_temporal_attention_learns() -> Non
         assert learns == (".to_out." in name), name
 
 
-def test_gradient_checkpointing_trains_every_block_just_the_same() -> None:
+@pytest.fixture
+def of_width(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A kernel that is right for heads of 16 alone."""
+
+    class Narrow(_KERNELS["cpu"]):  # type: ignore[misc]
+        @staticmethod
+        def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+            out, normaliser = _KERNELS_BEFORE["cpu"].forward(q, k, v)
+            return (out if q.shape[-1] == 16 else 2 * out), normaliser
+
+    _KERNELS_BEFORE = dict(_KERNELS)
+    _works.cache_clear()
+    monkeypatch.setitem(_KERNELS, "cpu", Narrow)
+    yield
+    _works.cache_clear()
+
+
+@pytest.mark.usefixtures("of_width")
+def test_the_kernel_is_tried_at_every_head_width() -> None:
+    assert merges(torch.zeros(1, 3, 1, 4, 16))
+    assert not merges(torch.zeros(1, 3, 1, 4, 40))
+
+
+def test_gradient_checkpointing_trains_every_named_weight_just_the_same() -> None:
     def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
         backbone = tiny.build_image()
-        with inflated(backbone):
-            backbone.requires_grad_(False)
-            trained = [p for n, p in backbone.denoiser.named_parameters() if ".attn1.to_q." in n or ".attn_temp." in n]
-            for parameter in trained:
-                torch.nn.init.normal_(parameter.requires_grad_(True), std=0.1)
-            if checkpointing:
-                with gradient_checkpointing(backbone.denoiser):
-                    predicted(backbone, noise(3)).square().mean().backward()
-            else:
+        run = testing.make_run(testing.request(), {"tune_a_video": build()}, {"trainer": {"trainable": "all"}})
+        run.backbone = backbone
+        with backbone.attention_installed("sdpa"), run.moments.attach(run=run, backbone=backbone):
+            torch.manual_seed(1)
+            trained = choose_trainables(run)
+            for parameter in trained.values():
+                torch.nn.init.normal_(parameter, std=0.1)
+            with gradient_checkpointing(backbone.denoiser) if checkpointing else nullcontext():
                 predicted(backbone, noise(3)).square().mean().backward()
-            return {n: p.grad for n, p in backbone.denoiser.named_parameters() if p.requires_grad}
+            return {name: parameter.grad for name, parameter in trained.items()}
 
     _works.cache_clear()  # the kernel is tried inside the first block, and not again when that is recomputed
-    torch.manual_seed(1)
-    recomputed = gradients(True)
-    torch.manual_seed(1)
-    plain = gradients(False)
-    assert any(name.startswith("down_blocks") for name in plain)
+    recomputed, plain = gradients(True), gradients(False)
+    for part in ("down_blocks", "mid_block", "up_blocks"):
+        for learns in (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.to_k."):
+            assert any(part in name and learns in name for name in plain)
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in recomputed.values())
     assert all(torch.allclose(recomputed[name], plain[name], rtol=1e-4, atol=1e-9) for name in plain)
 
@@ -206,6 +230,15 @@ def refused(**values: Any) -> str:
     with pytest.raises(BadRequest) as caught:
         vg.generate(**values)
     return str(caught.value)
+
+
+def test_tuning_with_and_without_gradient_checkpointing_comes_out_the_same(
+    tuned: Path, clip: Path, tmp_path: Path
+) -> None:
+    recomputed = tune(tmp_path / "run", clip, **{"trainer.gradient_checkpointing": True})
+    ours, plain = (load_file(run / "methods" / "tune_a_video.safetensors") for run in (recomputed, tuned))
+    assert ours.keys() == plain.keys()
+    assert all(torch.allclose(ours[name], plain[name], atol=1e-5) for name in plain)
 
 
 def test_what_cannot_be_is_refused_by_name(tuned: Path, clip: Path, tmp_path: Path) -> None:

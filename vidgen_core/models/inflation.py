@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vidgen_core.errors import VidgenError
+from vidgen_core.models.backbone import Backbone
+from vidgen_core.noise import seed_of
 
 Frames = Callable[[], int]
 """F of the call in progress."""
@@ -34,6 +36,14 @@ class TemporalLayer(Protocol):
             As x.
         """
         ...
+
+
+def drawn(make: Callable[[], dict[str, nn.Module]], like: Backbone, *key: int | str) -> dict[str, nn.Module]:
+    """Fresh layers as ``make`` initialises them, drawn from the key alone, on a model's device and in its dtype."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed_of(*key))
+        made = make()
+    return {name: layer.to(like.device, like.dtype) for name, layer in made.items()}
 
 
 @contextmanager
