@@ -52,8 +52,8 @@ class OnLatents(Denoising):
 class Silent:
     """A log that keeps nothing."""
 
-    def skip(self, items: Any) -> None:
-        """Nothing is ever skipped here."""
+    def leave_out(self, step: int, samples: Any) -> None:
+        """Nothing is ever left out here."""
 
 
 def plain_step(backbone: Backbone, latents: Tensor) -> Callable[[], None]:

@@ -11,7 +11,8 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
 from vidgen_core.training.interrupts import Interrupts
 from vidgen_core.training.learner import Learner, choose_trainables, dropout_of, parameters_of
 from vidgen_core.training.log import TrainingLog
-from vidgen_core.training.machine import agreed, make_accelerator, memory_explained
+from vidgen_core.training.machine import agreed, make_accelerator, memory_explained, rescued
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
 from vidgen_core.training.reading import saved_first, side_by_side
 from vidgen_core.training.sharding import begin_states, keep_whole, put_together, whole
@@ -71,7 +72,7 @@ def train(composed: Composed) -> list[Path]:
     steps = number_of_steps(options, source, samples)
     folder = claimed(chosen, config, resumed, accelerator)
     with ExitStack() as stack:
-        stack.enter_context(memory_explained(options, lambda: caches(run, source)))
+        stack.enter_context(memory_explained(options, lambda: caches(run, source), accelerator, folder))
         open_for_training(run, accelerator, stack)
         learner = Learner(run, choose_trainables(run))
         if options["cache"] == "latents":
@@ -107,13 +108,14 @@ def train(composed: Composed) -> list[Path]:
         def save() -> None:
             if done > start:
                 checkpoints.save(done)
-                log.say(f"step {done} is saved; mend the data, and the same command with resume=true goes on")
+                log.say(f"step {done} is saved; output.dir={folder} resume=true goes on from it")
 
         stack.enter_context(saved_first(save))
+        rescue = partial(rescued, save, optimiser, accelerator)
         interrupts = stack.enter_context(Interrupts())
         for step in range(start, steps):
             rate = schedule.get_last_lr()[0]
-            part, numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log)
+            part, numbers = optimise(wrapped, batches, optimiser, accelerator, step, config, log, rescue)
             schedule.step()
             # Parts take turns: a step of images between those of videos says nothing of the videos.
             bad = in_a_row[part] = 0 if math.isfinite(numbers["grad_norm"]) else in_a_row[part] + 1
@@ -130,8 +132,9 @@ def train(composed: Composed) -> list[Path]:
             if done % options["log_every"] == 0 or last or bad:
                 log.write(done, {**numbers, "learning_rate": rate})
             log.show(done, {"loss": numbers["loss"]}, line=done % options["log_every"] == 0 or last)
+            # Before the checkpoint of this step: a training resumed from that would miss this validation.
             if due(done, options["validate_every"], last):
-                with evaluating(learner, averaged):
+                with rescue(), evaluating(learner, averaged):
                     found = validate(learner, held_out, options, config["seed"], accelerator, log)
                 log.write(done, found)
                 log.say(f"validation {found['validation']:.5f}")
@@ -157,9 +160,19 @@ def train(composed: Composed) -> list[Path]:
 
 
 def optimise(
-    learner: Any, batches: Iterator[Batch], optimiser: Any, accelerator: Any, step: int, config: Any, log: TrainingLog
+    learner: Any,
+    batches: Iterator[Batch],
+    optimiser: Any,
+    accelerator: Any,
+    step: int,
+    config: Any,
+    log: TrainingLog,
+    rescue: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[str, dict[str, float]]:
     """One optimiser step over its micro-batches; a step whose gradients are no numbers leaves the weights as they are.
+
+    Args:
+        rescue: Around what leaves the weights as they are, and takes the most memory.
 
     Returns the part of the data that the step showed, and its numbers: the mean of every loss over micro-batches and
     processes, their sum ``loss`` (also by the part, ``loss <part>``), and ``grad_norm``.
@@ -168,17 +181,18 @@ def optimise(
     micros = options["accumulation"]
     sums: dict[str, Tensor] = {}
     seen: list[tuple[list[str], Tensor]] = []  # of each micro-batch, its samples and its loss
-    for micro in range(micros):
-        batch = next(batches)
-        # Dropout draws from the global generator: keyed here, so that nothing that happened before plays a part.
-        torch.manual_seed(seed_of(config["seed"], "step", step, micro, accelerator.process_index))
-        with nullcontext() if micro + 1 == micros else accelerator.no_sync(learner):
-            terms = learner(batch)
-            total = torch.stack(list(terms.values())).sum()
-            accelerator.backward(total / micros)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0) + term.detach().float() / micros
-        seen.append(([sample.name for sample in batch.samples], total.detach()))
+    with rescue():
+        for micro in range(micros):
+            batch = next(batches)
+            # Dropout draws from the global generator: keyed here, so that nothing that happened before plays a part.
+            torch.manual_seed(seed_of(config["seed"], "step", step, micro, accelerator.process_index))
+            with nullcontext() if micro + 1 == micros else accelerator.no_sync(learner):
+                terms = learner(batch)
+                total = torch.stack(list(terms.values())).sum()
+                accelerator.backward(total / micros)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach().float() / micros
+            seen.append(([sample.name for sample in batch.samples], total.detach()))
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = whole(accelerator.clip_grad_norm_(parameters, options["max_grad_norm"] or math.inf))
     # Under a gradient scaler the optimiser itself leaves a step out and lowers the scale.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -116,38 +117,68 @@ def agreed(value: Any) -> Any:
 
 
 @contextmanager
-def memory_explained(options: Mapping[str, Any], caches: Callable[[], bool]) -> Iterator[None]:
-    """Say what to switch on where the memory did not suffice.
+def rescued(save: Callable[[], None], optimiser: Any, accelerator: Any) -> Iterator[None]:
+    """Save before too little memory ends the training. Inside, the weights are those of the last whole step.
 
-    Args:
-        caches: Whether what trains goes with the latent cache.
+    Not where there are several processes: the others know nothing of it, and a checkpoint is written by all.
     """
     try:
         yield
     except Exception as error:
-        if not _of_memory(error):
+        if accelerator.num_processes == 1 and (_says(error, MEMORY) or _says(error, READER)):
+            clear_frames(error.__traceback__)  # what the step has computed so far
+            optimiser.zero_grad(set_to_none=True)
+            with suppress(VidgenError):  # a disk that is full as well: the memory is told of
+                save()
+        raise
+
+
+@contextmanager
+def memory_explained(
+    options: Mapping[str, Any], caches: Callable[[], bool], accelerator: Any, folder: Path
+) -> Iterator[None]:
+    """Say what to switch on where the memory did not suffice, in the training or in a process that reads for it.
+
+    Args:
+        caches: Whether what trains goes with the latent cache.
+    """
+    goes_on = f"output.dir={folder} resume=true"
+    try:
+        yield
+    except Exception as error:
+        if _says(error, READER):
+            raise VidgenError(
+                f"A process that reads the data was ended by the system, most often because all of them together "
+                f"need more memory, or more of /dev/shm, than there is. Go on with {goes_on} and fewer of them: "
+                f"trainer.workers={options['workers'] // 2}."
+            ) from error
+        if not _says(error, MEMORY):
             raise
         smaller = f"trainer.batch_size=1 trainer.accumulation={options['accumulation'] * options['batch_size']}"
         off = [
             ("trainer.gradient_checkpointing=true", not options["gradient_checkpointing"]),
             (smaller, options["batch_size"] > 1),
-            ("trainer.mixed_precision=bf16", options["mixed_precision"] in ("no", "auto")),
+            ("trainer.mixed_precision=bf16", accelerator.mixed_precision == "no"),
             ("trainer.cache=latents", options["cache"] == "none" and caches()),
         ]
         mends = ", ".join(mend for mend, helps in off if helps) or "none is left"
         raise VidgenError(
-            f"The memory did not suffice for a training step. Switch on, with resume=true, in this order: {mends}. In "
+            f"The memory did not suffice for a training step. Switch on, with {goes_on}, in this order: {mends}. In "
             "a new output.dir: trainer.optimizer=adamw8bit, trainer.trainable=temporal, or fewer and smaller frames."
         ) from error
 
 
-def _of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is of too little memory."""
+MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+READER = ("dataloader worker (pid",)
+"""What torch says when a process that reads data has gone; an error inside one has other words."""
+
+
+def _says(error: BaseException | None, words: tuple[str, ...]) -> bool:
+    """Whether an error, or what it came from, says any of these; of MEMORY its kind may say it, too."""
     while error is not None:
-        text = str(error).lower()
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-            words in text for words in ("out of memory", "not enough memory", "can't allocate memory")
-        ):
+        if words is MEMORY and isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if any(some in str(error).lower() for some in words):
             return True
         error = error.__cause__
     return False
