@@ -1,7 +1,5 @@
 """Captions: what the world says about an image, a clip, a pair of objects, and a story of scenes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS, MOTIONS
@@ -50,8 +48,3 @@ def shortened_caption(
     place = "" if same_ground and rng.random() < 0.5 else f" on a {ground} background"
     article = "the" if same_entity else "a"
     return f"{article} {colour}{entity.shape} {motion}{place}"
-
-
-def merged_caption(captions: Sequence[str]) -> str:
-    """All scenes in one text: "A. Then, B." """
-    return ". Then, ".join(captions) + "."

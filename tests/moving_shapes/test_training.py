@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from vidgen_moving_shapes.captions import clip_caption, image_pair_caption, merged_caption
+from vidgen_moving_shapes.captions import clip_caption, image_pair_caption
 from vidgen_moving_shapes.combinations import COMBINATIONS, ENTITIES, HELD_OUT_COMBINATIONS, HELD_OUT_IMAGES
 from vidgen_moving_shapes.stories import draw_story
 from vidgen_moving_shapes.tokenizer import END, MAX_LENGTH, UNKNOWN, build_tokenizer
@@ -21,7 +21,8 @@ from vidgen_moving_shapes.training.images import Images
 from vidgen_moving_shapes.training.text import WIDTH
 from vidgen_moving_shapes.training.text_to_image import build_unet as build_image_unet
 from vidgen_moving_shapes.training.video import TextToVideo
-from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS, draw_scene
+from vidgen_moving_shapes.world import BACK_NEARNESS, FRONT_NEARNESS, GROUND_NEARNESS, draw_pair_scene, draw_scene
+from vidgen_talc.method import THEN
 
 from vidgen_core.data.pixels import to_model_range
 from vidgen_core.data.sample import Batch, Draw
@@ -42,7 +43,7 @@ def test_the_tokenizer_knows_every_caption(end_last: bool) -> None:
     tokenizer = build_tokenizer(end_last)
     captions = [clip_caption(*combination) for combination in COMBINATIONS]
     captions += [image_pair_caption(first, second, "pink") for first, second in pairwise(ENTITIES)]
-    tokens = tokenizer([merged_caption(captions[:4]), *captions], padding="max_length", max_length=MAX_LENGTH)
+    tokens = tokenizer([THEN.join(captions[:4]), *captions], padding="max_length", max_length=MAX_LENGTH)
     assert not any(tokenizer.convert_tokens_to_ids(UNKNOWN) in row for row in tokens.input_ids)
     assert all(len(row) == MAX_LENGTH for row in tokens.input_ids)
 
@@ -84,7 +85,12 @@ def test_clips_for_training_show_no_held_out_combination(scenes: str, monkeypatc
         painted.extend(story.combinations)
         return story
 
+    def note_pair(rng, mover, motion, in_front, other, ground):
+        painted.extend([(mover, motion, ground), (other, "stays still", ground)])
+        return draw_pair_scene(rng, mover, motion, in_front, other, ground)
+
     monkeypatch.setattr(clips, "draw_scene", note)
+    monkeypatch.setattr(clips, "draw_pair_scene", note_pair)
     monkeypatch.setattr(clips, "draw_story", note_story)
     monkeypatch.setattr(clips, "play", lambda scenes: np.zeros((sum(len(s.layers[0].track) for s in scenes), 1, 1, 3)))
     rng = np.random.default_rng(0)
@@ -128,6 +134,19 @@ def test_the_clips_of_a_batch_are_alike_in_length(scenes: str, progress: float) 
         assert len({sample.scene_frames for sample in batch.samples}) == 1
         for sample in batch.samples:
             assert len(sample.frames) == sum(sample.scene_frames) == len(sample.extra["path"])
+
+
+def test_a_clip_of_two_objects_tells_of_the_one_that_moves() -> None:
+    for sample in Clips("pairs").draw(Draw((0,), 0, 0, 0, 0.0, 0)).samples:
+        (caption,) = sample.captions
+        assert (" in front of a " in caption) != (" behind a " in caption)
+        steps = np.diff(sample.extra["place"][:, 0].numpy())
+        assert (steps > 0).all() if "moves right" in caption else (steps < 0).all()
+
+
+def test_more_than_a_batch_of_clips_is_refused_by_name() -> None:
+    with pytest.raises(BadRequest, match="trainer.batch_size=1 trainer.accumulation=2"):
+        Clips().draw(Draw((0, 1), 0, 0, 0, 0.0, 0))
 
 
 # --------------------------------------------------------------------------------------------- objectives

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from vidgen_moving_shapes.captions import WORDS, clip_caption, merged_caption, pair_caption, shortened_caption
+from vidgen_moving_shapes.captions import WORDS, clip_caption, pair_caption, shortened_caption
 from vidgen_moving_shapes.combinations import (
     COMBINATIONS,
     HELD_OUT_COMBINATIONS,
@@ -168,7 +168,3 @@ def test_a_later_caption_may_omit_what_stays_the_same(rng: np.random.Generator) 
     captions = {shortened_caption(rng, RED_CIRCLE, "moves up", "white", True, True) for _ in range(50)}
     assert "the circle moves up" in captions
     assert "the red circle moves up on a white background" in captions
-
-
-def test_a_merged_caption_joins_scenes() -> None:
-    assert merged_caption(["a red circle grows", "it shrinks"]) == "a red circle grows. Then, it shrinks."

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_moving_shapes.captions import clip_caption
+from vidgen_moving_shapes.captions import clip_caption, pair_caption
 from vidgen_moving_shapes.combinations import HELD_OUT_COMBINATIONS, TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
+from vidgen_moving_shapes.palette import RGB
 from vidgen_moving_shapes.shapes import CANVAS, SHAPES
 from vidgen_moving_shapes.stories import CHANGES, draw_story
-from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene, play
+from vidgen_moving_shapes.training.images import PAIR_MOTIONS
+from vidgen_moving_shapes.world import CLIP_FRAMES, Layer, Scene, draw_pair_scene, draw_scene, play
 
 FEW_FRAMES, MANY_FRAMES = 64, 96
 """Frames in a batch, whatever the length of its clips: few at first, because words are learnt by many steps."""
@@ -59,11 +61,14 @@ class CaptionedClip:
 
 
 class Clips:
-    """Endless clips of training combinations: ``single`` scenes, ``stories`` of two to four, or ``long`` clips of 32
-    frames, most of one scene whose motion has no end, ``long_strided`` every second frame of them.
+    """Endless clips of training combinations: ``single`` scenes, ``stories`` of two to four, ``pairs`` of objects of
+    which one passes the other, or ``long`` clips of 32 frames, most of one scene whose motion has no end,
+    ``long_strided`` every second frame of them.
 
     A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length. Without
     ``short`` there is no time at the beginning in which most are short.
+
+    Raises BadRequest for other scenes; and for a draw of several numbers, each of which would have a length of its own.
     """
 
     def __init__(self, scenes: str = "single", short: bool = True) -> None:
@@ -81,6 +86,11 @@ class Clips:
 
     def draw(self, draw: Draw) -> Batch:
         """The clips of one micro-batch."""
+        if (size := len(draw.numbers)) > 1:
+            raise BadRequest(
+                f"trainer.batch_size={size}: data=moving_shapes_clips fills a micro-batch with {FEW_FRAMES} frames or "
+                f"more by itself. Use trainer.batch_size=1 trainer.accumulation={size}."
+            )
         rng = draw.rng(draw.numbers[0])
         progress = draw.progress if self.short else 1.0
         clips = DRAWN[self.scenes](rng, progress)
@@ -120,6 +130,11 @@ def draw_stories(rng: np.random.Generator, progress: float) -> Sequence[Captione
     return [_draw_story(rng, scenes, frames) for _ in range(FEW_FRAMES // (scenes * frames))]
 
 
+def draw_pairs(rng: np.random.Generator, progress: float) -> Sequence[CaptionedClip]:
+    """Whole clips of two objects of different colours, of which one passes before or behind the other."""
+    return [_draw_pair(rng) for _ in range(FEW_FRAMES // CLIP_FRAMES)]
+
+
 def draw_long(rng: np.random.Generator, progress: float, stride: int = 1) -> Sequence[CaptionedClip]:
     """Clips of 32 frames, to be continued: four of five of one scene, the others stories of two or four."""
     length = MOST_STORY_FRAMES
@@ -132,15 +147,20 @@ def draw_long(rng: np.random.Generator, progress: float, stride: int = 1) -> Seq
 DRAWN: dict[str, Callable[[np.random.Generator, float], Sequence[CaptionedClip]]] = {
     "single": draw_singles,
     "stories": draw_stories,
+    "pairs": draw_pairs,
     "long": draw_long,
     "long_strided": partial(draw_long, stride=2),
 }
 """``data.scenes`` -> (rng, progress) -> the clips of a batch."""
 
 
-def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...]) -> CaptionedClip:
-    tracks = [np.column_stack([s.layers[0].track.centre / 10, s.layers[0].track.size / 3]) for s in scenes]
-    identity = np.concatenate([np.tile(_identity(scene), (len(scene.layers[0].track), 1)) for scene in scenes])
+def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...], first: int = 0) -> CaptionedClip:
+    """``first``: the layer of the object that the captions name first, of which the numbers tell."""
+    layers = [scene.layers[first] for scene in scenes]
+    tracks = [np.column_stack([layer.track.centre / 10, layer.track.size / 3]) for layer in layers]
+    identity = np.concatenate(
+        [np.tile(_identity(layer, s.ground), (len(layer.track), 1)) for layer, s in zip(layers, scenes, strict=True)]
+    )
     place = np.concatenate(tracks) - (CANVAS / 20, CANVAS / 20, USUAL_SIZE / 3)
     told = (part.astype(np.float32) for part in (_path(tracks), identity, place))
     return CaptionedClip(play(scenes), captions, *told)
@@ -159,10 +179,9 @@ def _path(tracks: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.concatenate(rows)
 
 
-def _identity(scene: Scene) -> NDArray[np.float64]:
-    (layer,) = scene.layers
+def _identity(layer: Layer, ground: RGB) -> NDArray[np.float64]:
     shape = [float(layer.shape == name) for name in SHAPES]
-    return np.concatenate([np.asarray(layer.rgb) / 127.5 - 1, shape, np.asarray(scene.ground) / 127.5 - 1])
+    return np.concatenate([np.asarray(layer.rgb) / 127.5 - 1, shape, np.asarray(ground) / 127.5 - 1])
 
 
 def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
@@ -172,6 +191,15 @@ def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
     article = "the" if rng.random() < THE_SHARE else "a"
     scene = draw_scene(rng, entity, motion, ground)[offset::stride]
     return _captioned([scene], (clip_caption(entity, motion, ground, article),))
+
+
+def _draw_pair(rng: np.random.Generator) -> CaptionedClip:
+    movers = [c for c in TRAINING_COMBINATIONS if c[1] in PAIR_MOTIONS]
+    mover, motion, ground = movers[rng.integers(len(movers))]
+    still = [e for e, m, g in TRAINING_COMBINATIONS if (m, g) == ("stays still", ground) and e.colour != mover.colour]
+    other, in_front = still[rng.integers(len(still))], bool(rng.random() < 0.5)
+    scene = draw_pair_scene(rng, mover, motion, in_front, other, ground)
+    return _captioned([scene], (pair_caption(mover, motion, in_front, other, ground),), first=int(in_front))
 
 
 def _draw_endless(rng: np.random.Generator, length: int, stride: int = 1) -> CaptionedClip:
