@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import SCALER_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -122,7 +123,11 @@ class Checkpoints:
         if state.get("fsdp", False) != self._by_fsdp:
             kind = "without" if self._by_fsdp else "with"
             raise BadRequest(f"'{folder}' was written {kind} FSDP. Start the training as it was started then.")
+        # Without a gradient scaler (bf16, fp32) there is none to load: one that is new here begins anew.
+        scaler = self.accelerator.scaler
+        self.accelerator.scaler = scaler if (folder / SCALER_NAME).is_file() else None
         self.accelerator.load_state(str(folder))
+        self.accelerator.scaler = scaler
         if self.averaged is not None:
             shadow = load_file(folder / AVERAGED)
             kept = [spread_as(shadow[name], parameter) for name, parameter in self.trainables.items()]

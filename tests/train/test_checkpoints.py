@@ -1,0 +1,63 @@
+"""What a checkpoint holds is what a training goes on with, whatever it does beside learning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_loop import interrupted
+from trainings import composed, curve, last, same
+
+from vidgen_core.errors import BadRequest
+from vidgen_core.train import train
+from vidgen_core.training.checkpoints import Checkpoints
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("trainer.validate_every=2", "trainer.validation_samples=1", "trainer.export=best"),
+        ("trainer.mixed_precision=bf16",),
+        ("trainer.cache=latents",),
+        ("trainer.gradient_checkpointing=true", "trainer.dropout=0.1"),
+    ],
+    ids=lambda more: more[0],
+)
+def test_a_resumed_training_has_the_bits_of_the_straight_one(
+    more: tuple[str, ...], stories: Path, tmp_path: Path
+) -> None:
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    off = () if "gradient" in more[0] else ("trainer.gradient_checkpointing=false",)
+    train(composed(stories, straight, *more, *off))
+    interrupted(composed(stories, resumed, *more, *off), 3)
+    train(composed(stories, resumed, *more, *off, "resume=true"))
+    assert same(last(resumed), last(straight)) and curve(resumed) == curve(straight)
+    for file in ("checkpoints/best/trained.safetensors", "checkpoints/index.json"):
+        found, wanted = (folder / file for folder in (resumed, straight))
+        assert found.is_file() == wanted.is_file() and (not wanted.is_file() or same_bytes(found, wanted))
+
+
+def same_bytes(first: Path, second: Path) -> bool:
+    return first.read_bytes() == second.read_bytes()
+
+
+def checkpoints(folder: Path, *names: str, size: int = 2) -> Checkpoints:
+    weights = {name: torch.nn.Parameter(torch.zeros(size)) for name in names}
+    return Checkpoints(folder, Accelerator(cpu=True), weights, None, keep=1, samples=1)
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
+    checkpoints(tmp_path, "talc.gate", "denoiser.conv").save(1)
+    with pytest.raises(BadRequest, match=r"is of another training: 2 parameters differ, first 'denoiser\.conv'"):
+        checkpoints(tmp_path, "talc.gate", "streaming.cam").load()
+    with pytest.raises(BadRequest, match="is of another training: 2 parameters differ"):
+        checkpoints(tmp_path, "talc.gate", "denoiser.conv", size=3).load()
+
+
+def test_a_training_goes_on_with_a_gradient_scaler_that_the_checkpoint_has_not(tmp_path: Path) -> None:
+    checkpoints(tmp_path, "weight").save(7)
+    resumed = checkpoints(tmp_path, "weight")
+    resumed.accelerator.scaler = scaler = torch.amp.GradScaler("cpu")
+    assert resumed.load() == 7 and resumed.accelerator.scaler is scaler
