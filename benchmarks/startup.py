@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vidgen_core.commands.new import FAMILIES, package_files
 
+PROMPT = "a red circle moves right on a white background"
 SCENES = '["a red circle moves right on a white background","the red circle moves up on a white background"]'
 PLUGINS = 50
 VIDGEN = [sys.executable, "-m", "vidgen_core"]
@@ -57,6 +58,8 @@ def main() -> None:
         print(f"| vidgen list with {PLUGINS} plugins more | {wall(['list'], 9, folder)[0]:.2f} s |")
     with tempfile.TemporaryDirectory() as folder:
         command = ["method=talc", f"prompt={SCENES}", f"output.root={folder}"]
+        clip = wall([f"prompt={PROMPT}", f"output.root={folder}"], 3)[0]
+        print(f"| 16 frames with the default sampler | {clip:.1f} s |")
         seconds, text = wall(command, 3)
         generation = re.findall(r"after ([\d.]+) s", text)
         print(f"| demo | {seconds:.1f} s, of which sampling {generation[-1] if generation else '?'} s |")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import vidgen_moving_shapes
 from vidgen_moving_shapes.oracle import Reading, read
 
 import vidgen_core as vg
 
+WEIGHTS = Path(vidgen_moving_shapes.__file__).parent / "weights"
+
 RIGHT_THEN_UP = ["a red circle moves right on a white background", "the red circle moves up on a white background"]
+
+
+def test_all_shipped_weights_take_at_most_60_mb() -> None:
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= 60e6
 
 
 def attributes(reading: Reading) -> tuple[str, str, str, str]:
