@@ -28,7 +28,7 @@ class GivenDepth(Depth):
 
     def __init__(self, case: Case, **options: Any) -> None:
         super().__init__(**options)
-        self.depth.nearness = lambda run, clip: case["tensors"]["depth"]  # type: ignore[method-assign]
+        self.depth.supplied = lambda clip: case["tensors"]["depth"]  # type: ignore[method-assign]
 
     def clip(self, request: Request) -> Any:
         return SimpleNamespace(content="the case's clip")
