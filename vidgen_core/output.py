@@ -11,6 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,7 +125,12 @@ class Output:
         (self.folder / "preview.png").unlink(missing_ok=True)
 
     def _write_record(self, run: Run) -> None:
-        delivered = [len(window.keep) for group in run.groups for window in group.windows]
+        delivered: list[int] = []
+        windows = (window for group in run.groups for window in group.windows)
+        for given, part in groupby(windows, key=lambda window: window.given is not None):
+            frames = [len(window.keep) for window in part]
+            # What the user gave is one piece, however it is read: no join of this run's lies inside it.
+            delivered += [sum(frames)] if given else frames
         found = {**run.provenance, "window_frames": delivered, "notes": run.notes}
         # As it was asked for, not as an earlier run was placed: that is what the next resume is compared with.
         self._record = provenance.record(self._config, found)

@@ -24,6 +24,7 @@ from vidgen_core.cli import main
 from vidgen_core.config import compose
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
+from vidgen_core.provenance import read_provenance
 from vidgen_core.run import Window, generate
 from vidgen_core.video import read_video
 
@@ -176,6 +177,8 @@ class TestVideos:
         assert len(video) == 9
         # Both files hold colours at half resolution.
         assert np.abs(video[:6].astype(int) - begun).mean() <= 3
+        # What was given is one piece: seams and stagnation are of the chunks that were made.
+        assert read_provenance(tmp_path / "out/run.yaml")["window_frames"] == [6, 2, 1]
 
     def test_a_killed_run_goes_on_to_the_same_frames(self, tmp_path: Path) -> None:
         asked = [*TINY, *SIZE, "num_frames=10", "output.latents=true"]
@@ -183,6 +186,7 @@ class TestVideos:
 import os, signal
 from vidgen_core import hookimpl
 from vidgen_core.config import compose
+from vidgen_core.provenance import read_provenance
 from vidgen_core.run import Window, generate
 class Kills:
     @hookimpl
