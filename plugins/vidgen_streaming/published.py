@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -38,6 +39,9 @@ AS_PUBLISHED = "scheduler=ddim scheduler.eta=1 guidance_scale=7.5"
 
 TEMPORAL = ("temp_convs.", "temp_attentions.", "transformer_in.")
 """Parts of the names of the U-Net's temporal layers: published with it, but they never train (section 4.2)."""
+
+TO_KEYS = ".attn2.to_k.weight"
+"""End of the names that every text cross-attention has one of, and temporal layers too."""
 
 _MERGER = re.compile(r"cross_attention_merger_(?:down_blocks\.(\d+)|mid_block)\.temporal_transformer\.(.+)")
 _MIX = re.compile(r"((?:down_blocks|up_blocks|mid_block)\..+\.attn2)\.(alpha|conv\.\w+|conv_ln\.\w+)")
@@ -120,11 +124,12 @@ def read(file: Path) -> tuple[Parts, str]:
 def converted(tensors: Mapping[str, Tensor]) -> Converted | None:
     """The published checkpoint as the file that ``read`` takes just as well; None for another layout.
 
-    Raises BadRequest for a name that belongs to no part.
+    Raises BadRequest unless every tensor is of a part, and every part is whole: what is not is named.
     """
     if not is_published(tensors):
         return None
     parts = sorted_parts(tensors)
+    check_whole(parts)
     base = {f"{DENOISER}{name}": tensor for name, tensor in parts.base.items()}
     encoder = {f"{IMAGE_ENCODER}{name}": tensor for name, tensor in parts.image_encoder.items()}
     return Converted(
@@ -133,6 +138,52 @@ def converted(tensors: Mapping[str, Tensor]) -> Converted | None:
         use="vidgen method=streaming model=modelscope weights={folder}/methods/streaming.safetensors "
         f"{AS_PUBLISHED} prompt='...'",
     )
+
+
+def check_whole(parts: Parts, source: str = "the checkpoint") -> None:
+    """Raise BadRequest unless the U-Net and both memories are there with every tensor; all others are named."""
+    from vidgen_streaming.networks import loaded
+
+    unet = _network({name: list(tensor.shape) for name, tensor in parts.base.items()}, source)
+    layers = [name for name in parts.base if name.endswith(TO_KEYS) and not is_temporal(name)]
+    parts.check(unet, len(layers), source)
+    found = {name.partition(".")[0] for name in loaded(parts.own, unet, source).own()}
+    if missing := [part for part in ("cam", "mergers", "resampler", "mixes") if part not in found]:
+        raise BadRequest(f"'{source}' has no {' and no '.join(missing)}. Copy the file again.")
+
+
+def _network(shapes: Mapping[str, list[int]], source: str) -> Any:
+    """The ``UNet3DConditionModel`` that tensors of these names and shapes are of, on the meta device."""
+    import torch
+    from diffusers import UNet3DConditionModel
+
+    def widths(resnet: str) -> tuple[int, ...]:
+        """Channels of the encoder's ``resnet``, counted by the number in its place."""
+        found = (shapes.get(f"down_blocks.{resnet.format(i)}.conv1.weight") for i in count())
+        return tuple(shape[0] for shape in takewhile(bool, found) if shape)
+
+    def kinds(side: str) -> tuple[str, ...]:
+        inside = [name.split(".") for name in shapes if name.startswith(f"{side.lower()}_blocks.")]
+        attend = {number for _, number, kind, *_ in inside if kind == "attentions"}
+        return tuple(f"{'CrossAttn' * (str(i) in attend)}{side}Block3D" for i in range(len(widths("{}.resnets.0"))))
+
+    try:
+        with torch.device("meta"):
+            return UNet3DConditionModel(
+                in_channels=shapes["conv_in.weight"][1],
+                out_channels=shapes["conv_out.weight"][0],
+                block_out_channels=widths("{}.resnets.0"),
+                down_block_types=kinds("Down"),
+                up_block_types=kinds("Up"),
+                layers_per_block=len(widths("0.resnets.{}")),
+                cross_attention_dim=next(s[1] for n, s in shapes.items() if n.endswith(TO_KEYS) and not is_temporal(n)),
+                attention_head_dim=shapes["transformer_in.proj_in.weight"][0] // 8,  # which has 8 heads
+            )
+    except (KeyError, IndexError, StopIteration, ValueError) as error:
+        raise BadRequest(
+            f"'{source}' holds no U-Net ('base_model.*') of ModelScope's kind ({error or type(error).__name__}). Copy "
+            "the file again."
+        ) from error
 
 
 def sorted_parts(tensors: Mapping[str, Tensor]) -> Parts:

@@ -74,9 +74,30 @@ class TestRoundTrip:
             f"method=streaming model=modelscope weights={file} scheduler=ddim scheduler.eta=1 guidance_scale=7.5" in use
         )
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"unet.conv_in.weight": None}, "1 missing: cam.conv_in.weight"),
+            ({"unet.foo": torch.ones(1)}, "1 unexpected: cam.foo"),
+            ({"base_model.conv_out.bias": None}, "1 missing: conv_out.bias"),
+            ({"base_model.conv_in.weight": None}, "holds no U-Net ('base_model.*') of ModelScope's kind"),
+            ({"base_model.cross_attention_merger_": None}, "has no mergers"),
+            ({"resampler.": None}, "its resampler is missing"),
+        ],
+    )
+    def test_a_part_that_is_not_whole_is_named_and_nothing_is_written(
+        self, tmp_path: Path, capsys, change: dict[str, Tensor | None], message: str
+    ) -> None:
+        ((name, tensor),) = change.items()
+        left = {key: value for key, value in published().items() if not key.startswith(name)}
+        torch.save(left if tensor is None else left | {name: tensor}, tmp_path / "odd.ckpt")
+        code, _, said = told(capsys, f"weights={tmp_path / 'odd.ckpt'}", f"output.dir={tmp_path / 'out'}")
+        assert code == 2 and message in " ".join(said.split())
+        assert not (tmp_path / "out").exists()
+
     def test_tensors_that_share_memory_or_have_gaps_are_written_apart(self, tmp_path: Path) -> None:
         tensors = dict(published())
-        one, other, turned = [name for name in tensors if re.search("^unet.*attn1.to_q.weight", name)][:3]
+        one, other, turned = [name for name in tensors if re.search("^unet.*attn1.to_[qkv].weight", name)][:3]
         tensors[other], tensors[turned] = tensors[one], tensors[turned].T
         torch.save(tensors, tmp_path / "bare.pth")
         assert main(["convert", f"weights={tmp_path / 'bare.pth'}", f"output.dir={tmp_path / 'out'}"]) == 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from vidgen_streaming.method import Streaming
 from vidgen_streaming.networks import Networks, loaded
-from vidgen_streaming.published import FROZEN, Parts, sorted_parts
+from vidgen_streaming.published import FROZEN, Parts, check_whole, sorted_parts
 
 from vidgen_core.attention import attentions
 from vidgen_core.errors import BadRequest
@@ -106,6 +106,10 @@ def test_the_models_own_tensors_are_all_there_and_fit(parts: Parts, unet: Any) -
     parts.check(unet, 16, FILE)
     with pytest.raises(BadRequest, match="1 missing: conv_out.bias"):
         Parts(base={name: tensor for name, tensor in parts.base.items() if name != "conv_out.bias"}).check(unet, 16, "")
+
+
+def test_the_whole_checkpoint_is_found_whole_without_a_model(parts: Parts) -> None:
+    check_whole(parts)
 
 
 LOST = {
