@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from trainings import arguments, curve, last, numbers, same
+from trainings import arguments, composed, curve, last, numbers, same
 
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
@@ -23,18 +23,17 @@ HERE = Path(__file__).parent
 
 def launch(processes: int, steps: int, *given: str, driver: str = "driver.py") -> str:
     """Train in processes of their own; returns what they said."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, str(HERE / driver), str(steps), *given],
-        env=environment,
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = launched(processes, driver, str(steps), *given)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
+
+
+def launched(processes: int, driver: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Processes of their own that came to an end."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(HERE / driver), *arguments]
+    return subprocess.run(command, env=environment, cwd=HERE, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +70,22 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_samples(
     launch(1, -1, *arguments(with_broken(stories), tmp_path / "one", *TWENTY, "trainer.batch_size=2"))
     one, both = numbers(curve(tmp_path / "one"), "loss"), numbers(curve(two[0]), "loss")
     assert both == pytest.approx(one, rel=2e-4)
+
+
+def test_two_processes_that_accumulate_have_the_curve_of_one(stories: Path, tmp_path: Path) -> None:
+    short = ("trainer.accumulation=2", "trainer.dropout=0")
+    launch(2, -1, *arguments(stories, tmp_path / "two", *short))
+    train(composed(stories, tmp_path / "one", *short, "trainer.batch_size=2"))
+    both, one = numbers(curve(tmp_path / "two"), "loss"), numbers(curve(tmp_path / "one"), "loss")
+    assert len(one) == 4 and both == pytest.approx(one, rel=2e-4)
+
+
+def test_a_disk_that_is_full_for_one_process_ends_all_of_them_with_a_paragraph(stories: Path, tmp_path: Path) -> None:
+    done = launched(2, "driver_full.py", *arguments(stories, tmp_path / "run", "trainer.accumulation=1"))
+    told = [line for line in done.stderr.splitlines() if line.startswith("vidgen: ")]
+    assert done.returncode != 0 and sum("the disk is full. No checkpoint was written before" in t for t in told) == 1
+    assert all("could not" in line for line in told)
+    assert not list((tmp_path / "run/checkpoints").glob("*"))
 
 
 def test_two_processes_resumed_equal_two_straight(two: tuple[Path, str], stories: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from accelerate.utils import SCALER_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.training.disk import disk_explained
+from vidgen_core.training.reading import summed
 from vidgen_core.training.sharding import spread_as, whole
 
 if TYPE_CHECKING:
@@ -192,8 +194,7 @@ class Checkpoints:
                     shutil.rmtree(fresh, ignore_errors=True)
                     fresh.mkdir(parents=True)
                 self.accelerator.wait_for_everyone()
-                write(fresh)
-                self.accelerator.wait_for_everyone()
+                self._write_together(partial(write, fresh))
                 if main:
                     old = self.folder / f".{name}.old"
                     if final.exists():
@@ -203,6 +204,18 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
+
+    def _write_together(self, write: Callable[[], None]) -> None:
+        """Have every process write its part. Where one cannot all give up, but none while another is still writing."""
+        error: Exception | None = None
+        try:
+            write()
+        except Exception as found:
+            if self._by_fsdp:  # the others wait inside, for a part that this one was to send
+                raise
+            error = found
+        if summed([error is not None], self.accelerator)[0]:
+            raise error or VidgenError("Another process could not write its part of the checkpoint.")
 
     def _note(self, **entries: Any) -> None:
         if self.accelerator.is_main_process:

@@ -51,7 +51,7 @@ def read_together(read: Callable[[], Batch | None], accelerator: Accelerator, lo
     except VidgenError as found:
         error, skipped = found, getattr(found, "broken", {})
     news = [(name, reason) for name, reason in skipped.items() if name not in log.skipped]
-    failed, found_anew = _summed([error is not None, len(news)], accelerator)
+    failed, found_anew = summed([error is not None, len(news)], accelerator)
     if found_anew:
         log.skip(_gathered(news))
     if failed:
@@ -71,7 +71,8 @@ def saved_first(save: Callable[[], None]) -> Iterator[None]:
         raise unreadable.error from None
 
 
-def _summed(numbers: list[int], accelerator: Accelerator) -> list[int]:
+def summed(numbers: list[int], accelerator: Accelerator) -> list[int]:
+    """The sums over all processes, each of which calls this."""
     if accelerator.num_processes == 1:
         return numbers
     total = accelerator.reduce(torch.tensor(numbers, device=accelerator.device), "sum")
