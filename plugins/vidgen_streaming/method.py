@@ -126,7 +126,7 @@ class Streaming(Chunked):
                     merger.fuse()
             if self.networks.resampler is not None:
                 self.encode = self.anchor_encoder(run, backbone, parts)
-                stack.callback(delattr, self, "encode")
+                stack.callback(self.__dict__.pop, "encode", None)
                 for (_, processor), mix in zip(backbone.text_attention.layers, self.networks.mixes, strict=True):
                     stack.callback(processor.mixes.pop, self.name)
                     processor.mixes[self.name] = mix
@@ -289,6 +289,8 @@ class Streaming(Chunked):
             images = torch.cat([recalled.anchor, torch.zeros_like(recalled.anchor[:1])])
             made = resampler(self.encode(images.to(backbone.device)).to(backbone.dtype))
             self._tokens = made[:-1], made[-1:]
+            if stays and "trainer" not in run.config:  # a training's videos have an anchor each
+                del self.encode  # the encoder, which is larger than CAM
         return self._tokens
 
     @hookimpl
