@@ -52,12 +52,14 @@ class Refinement:
 
     Attributes:
         owner: The method whose options these are, for messages.
+        stage: Keys its noise and its record, so that two methods may each refine.
         chosen: Those of its options that say which noise levels are visited, for messages.
 
     Raises BadRequest, here and in ``opened``, for what cannot be refined.
     """
 
     owner = "streaming"
+    stage = "refine"
     chosen: tuple[str, ...] = ("strength", "steps")
 
     def __init__(
@@ -106,7 +108,7 @@ class Refinement:
             yield
             return
         config = {} if self.model is None else {"model": self.model}
-        nested = run.nested("refine", self.request(run), {"sdedit": self.sdedit, "blending": self.blending}, config)
+        nested = run.nested(self.stage, self.request(run), {"sdedit": self.sdedit, "blending": self.blending}, config)
         if self.model is None:
             self._check(run, nested, backbone)
             lay_out(nested, backbone)
@@ -116,7 +118,7 @@ class Refinement:
         own = nested.moments.build_backbone(run=nested)
         self._check(run, nested, own)
         with attached(nested, own):
-            run.provenance["refine"] = {"weights": own.weights, "placement": nested.placement.record()}
+            run.provenance[self.stage] = {"weights": own.weights, "placement": nested.placement.record()}
             self.run = nested
             yield
 

@@ -59,6 +59,7 @@ class SR600(Refinement):
     """
 
     owner = "tf_t2v"
+    stage = "tf_t2v.refine"
     chosen = ("steps",)
 
     def __init__(

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from vgen_weights import checkpoint, network
+from vidgen_streaming.method import build as streaming
 from vidgen_tf_t2v import model
 from vidgen_tf_t2v.ddim import inverted
 from vidgen_tf_t2v.method import TFT2V
@@ -22,7 +23,7 @@ from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
-from vidgen_core.run import FrameBlock, Window, opened
+from vidgen_core.run import FrameBlock, Window, frames, opened
 from vidgen_core.testing import make_run, request
 from vidgen_core.video import read_video
 
@@ -165,6 +166,20 @@ def test_the_command_refines(files, tmp_path: Path) -> None:
     refine = [f"tf_t2v.{key}={value}" for key, value in files.items()]
     assert main([*asked, *refine, "tf_t2v.refine_size=[48,64]", "tf_t2v.refine_steps=1", f"output.dir={tmp_path}"]) == 0
     assert read_video(tmp_path / "video.mp4").shape == (2, 48, 64, 3)
+
+
+def test_a_long_video_is_refined_by_both_methods_each_with_noise_and_a_record_of_its_own(
+    backbone, files, picture
+) -> None:
+    refines = {"refine": True, "refine_size": (40, 32), "refine_chunk": 3, "refine_overlap": 1, "refine_steps": 1}
+    long = streaming(chunk=4, overlap=2, fit="stretch", hidden=8, embedding_widths=[8] * 4, **refines)
+    methods = {"tf_t2v": TFT2V(**files, refine_size=(48, 64), refine_steps=1), "streaming": long}
+    settings = {"model": {"untrained": True, "image_encoder": CLIP}}
+    run = make_run(request(num_frames=5, num_inference_steps=1, image=picture), methods, settings)
+    with opened(run, backbone):
+        made = torch.cat([block.frames for block in frames(run)], dim=1)
+    assert made.shape == (1, 5, 3, 40, 32)  # as the later one of them says
+    assert {"refine", "tf_t2v.refine"} <= run.placements.keys()
 
 
 def test_mistakes_are_named(backbone, files, tmp_path: Path) -> None:
