@@ -19,11 +19,11 @@ def test_rows_differ_in_what_they_are_shown_and_in_nothing_else(tmp_path: Path) 
     shown = {name: (c["data"]["videos"], c["data"]["labelled_videos"]) for name, c in trainings.items()}
     assert shown == {
         "images": (0, 0),
-        "videos": (16, 0),
-        "more_videos": (32, 0),
-        "no_coherence": (32, 0),
-        "labelled": (0, 16),
-        "labelled_and_videos": (32, 16),
+        "videos": (4, 0),
+        "more_videos": (8, 0),
+        "no_coherence": (8, 0),
+        "labelled": (0, 4),
+        "labelled_and_videos": (8, 4),
     }
     weights = {name: c["methods"]["tf_t2v"]["coherence_weight"] for name, c in trainings.items()}
     assert weights.pop("no_coherence") == 0 and set(weights.values()) == {0.1}
