@@ -20,7 +20,7 @@ from vidgen_core.errors import BadRequest, nearest
 from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import file_hash
-from vidgen_core.models.tuned import Exchange, is_of_another, weights_of
+from vidgen_core.models.tuned import DENOISER, Exchange, is_of_another, is_over_time, weights_of
 from vidgen_core.run import Group, Run, Window
 from vidgen_streaming import published
 from vidgen_streaming.baselines import LastFrame
@@ -311,7 +311,7 @@ class Streaming(Chunked):
         if self.freeze_base:
             return names
         base = backbone.denoiser.named_parameters()
-        return names | {f"denoiser.{name}": p for name, p in base if not published.is_temporal(name)}
+        return names | {f"{DENOISER}{name}": p for name, p in base if not is_over_time(name)}
 
 
 PUBLISHED_ENCODER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vidgen_core.convert import Converted
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.loading import check_layout
-from vidgen_core.models.tuned import read_tensors
+from vidgen_core.models.tuned import DENOISER, is_over_time, read_tensors
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run
@@ -28,20 +28,11 @@ FROZEN = ("vae.", "text_encoder.")
 SIGNS = ("unet.controlnet_cond_embedding.", "base_model.cross_attention_merger_")
 """Beginnings of names that no other layout has."""
 
-DENOISER = "denoiser."
-"""Prefix of the U-Net's tensors in our own file."""
-
 IMAGE_ENCODER = "image_encoder.model."
 """Prefix of the anchor's encoder, in OpenCLIP's layout."""
 
 AS_PUBLISHED = "scheduler=ddim scheduler.eta=1 guidance_scale=7.5"
 """How the released chunks are sampled; the model's own defaults are those of its short videos."""
-
-TEMPORAL = ("temp_convs.", "temp_attentions.", "transformer_in.")
-"""Parts of the names of the U-Net's temporal layers: published with it, but they never train (section 4.2)."""
-
-TO_KEYS = ".attn2.to_k.weight"
-"""End of the names that every text cross-attention has one of, and temporal layers too."""
 
 _MERGER = re.compile(r"cross_attention_merger_(?:down_blocks\.(\d+)|mid_block)\.temporal_transformer\.(.+)")
 _MIX = re.compile(r"((?:down_blocks|up_blocks|mid_block)\..+\.attn2)\.(alpha|conv\.\w+|conv_ln\.\w+)")
@@ -70,7 +61,7 @@ class Parts:
             layers: Text attentions of the U-Net.
             source: What errors call the checkpoint.
         """
-        if any(map(is_temporal, self.base)):
+        if any(map(is_over_time, self.base)):
             check_layout(unet, {name: list(tensor.shape) for name, tensor in self.base.items()}, source)
         mixes = {name.split(".")[1] for name in self.own if name.startswith("mixes.")}
         if mixes and len(mixes) != layers:
@@ -88,13 +79,8 @@ class Parts:
 def check_sampling(parts: Parts, run: Run, source: str) -> None:
     """Say so where the released model, which is told by its whole U-Net, is not sampled as it was released."""
     eta = (run.config.get("scheduler") or {}).get("eta")
-    if any(map(is_temporal, parts.base)) and (eta, run.request.guidance_scale) != (1, 7.5):
+    if any(map(is_over_time, parts.base)) and (eta, run.request.guidance_scale) != (1, 7.5):
         run.warn(f"'{source}' was released with chunks that were sampled otherwise than here: {AS_PUBLISHED}.")
-
-
-def is_temporal(name: str) -> bool:
-    """Whether a tensor of the U-Net with this name is of a temporal layer, which never trains."""
-    return any(part in name for part in TEMPORAL)
 
 
 def is_published(names: Iterable[str]) -> bool:
@@ -145,11 +131,15 @@ def check_whole(parts: Parts, source: str = "the checkpoint") -> None:
     from vidgen_streaming.networks import loaded
 
     unet = _network({name: list(tensor.shape) for name, tensor in parts.base.items()}, source)
-    layers = [name for name in parts.base if name.endswith(TO_KEYS) and not is_temporal(name)]
-    parts.check(unet, len(layers), source)
+    parts.check(unet, len(_text_layers(parts.base)), source)
     found = {name.partition(".")[0] for name in loaded(parts.own, unet, source).own()}
     if missing := [part for part in ("cam", "mergers", "resampler", "mixes") if part not in found]:
         raise BadRequest(f"'{source}' has no {' and no '.join(missing)}. Copy the file again.")
+
+
+def _text_layers(names: Iterable[str]) -> list[str]:
+    """A tensor of each text cross-attention, of which layers over time have the like."""
+    return [name for name in names if name.endswith(".attn2.to_k.weight") and not is_over_time(name)]
 
 
 def _network(shapes: Mapping[str, list[int]], source: str) -> Any:
@@ -176,10 +166,10 @@ def _network(shapes: Mapping[str, list[int]], source: str) -> Any:
                 down_block_types=kinds("Down"),
                 up_block_types=kinds("Up"),
                 layers_per_block=len(widths("0.resnets.{}")),
-                cross_attention_dim=next(s[1] for n, s in shapes.items() if n.endswith(TO_KEYS) and not is_temporal(n)),
+                cross_attention_dim=shapes[_text_layers(shapes)[0]][1],
                 attention_head_dim=shapes["transformer_in.proj_in.weight"][0] // 8,  # which has 8 heads
             )
-    except (KeyError, IndexError, StopIteration, ValueError) as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise BadRequest(
             f"'{source}' holds no U-Net ('base_model.*') of ModelScope's kind ({error or type(error).__name__}). Copy "
             "the file again."

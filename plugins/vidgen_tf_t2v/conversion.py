@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vidgen_core.convert import Converted
 from vidgen_core.errors import BadRequest
+from vidgen_core.models.tuned import DENOISER
 from vidgen_tf_t2v.ddim import DIFFUSIONS
 from vidgen_tf_t2v.networks import STEM as CHANNELS
 from vidgen_tf_t2v.published import (
@@ -31,7 +32,6 @@ from vidgen_tf_t2v.published import (
     unet_name,
 )
 
-DENOISER = "denoiser."
 UNET = "unet/diffusion_pytorch_model.safetensors"
 METHOD = "methods/tf_t2v.safetensors"
 PUBLISHED = "tf_t2v.safetensors"

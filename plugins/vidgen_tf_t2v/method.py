@@ -22,7 +22,7 @@ from vidgen_core.models import image_encoder
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.image_encoder import ImageEncoder
 from vidgen_core.models.loading import file_hash
-from vidgen_core.models.tuned import check_base, is_of_another, read_tensors, replaced, weights_of
+from vidgen_core.models.tuned import DENOISER, check_base, is_of_another, read_tensors, replaced, weights_of
 from vidgen_core.request import Request
 from vidgen_core.run import FrameBlock, Run, Window
 from vidgen_core.training.latents import check_pixels
@@ -54,9 +54,6 @@ BRANCHES = ("auto", "content", "motion")
 
 IMAGE_STARTS = ("drawn", "silent")
 """How new image layers begin: as torch draws layers, or with tokens of zeros, whatever the image."""
-
-DENOISER = "denoiser."
-"""Prefix of the U-Net's tensors in a file of what was trained."""
 
 
 class TFT2V:

@@ -15,6 +15,7 @@ from vidgen_streaming import published
 from vidgen_core.cli import main
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import tiny
+from vidgen_core.models.tuned import is_over_time
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 import published_weights
@@ -69,7 +70,7 @@ class TestCheckpoint:
         layers = {
             f"denoiser.{name}": 3 * tensor.contiguous()
             for name, tensor in tiny.build().denoiser.state_dict().items()
-            if name.endswith("attn2.to_v.weight") and not published.is_temporal(name)
+            if name.endswith("attn2.to_v.weight") and not is_over_time(name)
         }
         save_file(self.networks(), tmp_path / "plain.safetensors")
         save_file(self.networks() | layers, tmp_path / "tuned.safetensors")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from vidgen_tf_t2v import networks
-from vidgen_tf_t2v.method import DENOISER, TFT2V
+from vidgen_tf_t2v.method import TFT2V
 from vidgen_tf_t2v.trained_maps import trained_maps
 
 from vidgen_core import attention, hookimpl
@@ -23,7 +23,7 @@ from vidgen_core.data.joint import SHARES, TOLD, from_files
 from vidgen_core.data.sample import Batch, extras_of
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models import tiny
-from vidgen_core.models.from_images import is_over_time
+from vidgen_core.models.tuned import DENOISER, is_over_time
 from vidgen_core.run import Run, Window, opened
 from vidgen_core.testing import make_run, request
 

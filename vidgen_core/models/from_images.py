@@ -10,10 +10,8 @@ from torch import nn
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import loading, unet3d
 from vidgen_core.models.backbone import Backbone
+from vidgen_core.models.tuned import is_over_time
 from vidgen_core.noise import seed_of
-
-OVER_TIME = ("temp_convs", "temp_attentions", "transformer_in")
-"""Parts of the names of what a ``UNet3DConditionModel`` has beside a ``UNet2DConditionModel``."""
 
 
 def load(
@@ -90,8 +88,3 @@ def over_frames(images: Any, source: str) -> Any:
         if is_over_time(name) and "proj_out" in name:
             nn.init.zeros_(weight)
     return unet
-
-
-def is_over_time(name: str) -> bool:
-    """Whether a parameter of the video network has no counterpart in the image network."""
-    return any(part in name for part in OVER_TIME)

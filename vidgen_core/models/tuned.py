@@ -20,11 +20,22 @@ from vidgen_core.models import loading
 if TYPE_CHECKING:
     from vidgen_core.models.backbone import Backbone
 
+DENOISER = "denoiser."
+"""Beginning of the names of the denoiser's tensors in the file of a method; the others are the method's own."""
+
+OVER_TIME = ("temp_convs.", "temp_attentions.", "transformer_in.")
+"""Parts of the names of what a ``UNet3DConditionModel`` has beside a ``UNet2DConditionModel``."""
+
 BASE = "base"
 """Key of the file's metadata: which model the tensors belong to."""
 
 SCHEDULER = "scheduler"
 """Key of the file's metadata: the scheduler's configuration, as JSON, that the tensors were trained with."""
+
+
+def is_over_time(name: str) -> bool:
+    """Whether a tensor of the denoiser with this name is of a layer that mixes frames."""
+    return any(part in name for part in OVER_TIME)
 
 
 def base_of(backbone: Backbone) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vidgen_core.models.tuned import BASE, SCHEDULER, base_of, put_by
+from vidgen_core.models.tuned import BASE, DENOISER, SCHEDULER, base_of, put_by
 from vidgen_core.moments import CORE, OBJECTIVE
 from vidgen_core.placement import DTYPES
 from vidgen_core.training.disk import put_whole
@@ -49,7 +49,7 @@ def _learnt_by(method: str, backbone: Backbone, learner: Learner) -> dict[str, T
     inside = {id(parameter) for parameter in backbone.methods.parameters()}
     chosen = learner.trainables
     # What the training went on from and left as it was: the others were learnt beside it.
-    before = {f"denoiser.{name}": tensor for name, tensor in put_by(backbone.denoiser, method).items()}
+    before = {f"{DENOISER}{name}": tensor for name, tensor in put_by(backbone.denoiser, method).items()}
     own |= {name: tensor for name, tensor in before.items() if name not in chosen}
     return own | {n: p for n, p in chosen.items() if chosen.owners[n] == method and id(p) not in inside}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vidgen_core.conditioning import TextTable, warn_cut
 from vidgen_core.errors import BadRequest, VidgenError, nearest
+from vidgen_core.models.tuned import is_over_time
 from vidgen_core.moments import CORE
 from vidgen_core.training.sharding import units_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PARTS = {
     "all": lambda name: True,
     "temporal": lambda name: "temp_convs" in name or "temp_attentions" in name,
-    "spatial": lambda name: not any(part in name for part in ("temp_convs.", "temp_attentions.", "transformer_in.")),
+    "spatial": lambda name: not is_over_time(name),
     "none": lambda name: False,
 }
 """``trainer.trainable`` -> whether a parameter of the denoiser trains."""
