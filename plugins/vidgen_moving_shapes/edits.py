@@ -27,8 +27,8 @@ from vidgen_moving_shapes.world import CLIP_FRAMES, FRAMES_PER_SECOND, Entity, S
 
 VALUES = {"colour": COLOURS, "shape": SHAPES, "ground": GROUNDS}
 OF_ONE = ("colour", "shape", "ground")
-OF_TWO = ("front_colour", "back_shape", "ground")
-"""What the edits of a clip change, in turn."""
+OF_TWO = ("front_colour", "back_colour", "ground")
+"""What the edits of a clip change, in turn; of two objects no shape, which the depth of the clip already tells."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def draw_edits(n: int, edits_per_clip: int = 3, seed: int = 0, frames: int = CLI
 
 
 def draw_crossings(n: int, edits_per_clip: int = 3, seed: int = 0, frames: int = CLIP_FRAMES) -> list[Case]:
-    """Clips of one object that passes in front of, or behind, another; edits of the front's colour, the back's shape
+    """Clips of one object that passes in front of, or behind, another; edits of the front's colour, the back's colour
     and the ground.
 
     Captions name the front object first, as those of the depth model's training do, whichever moves; each object on

@@ -33,7 +33,7 @@ def test_every_edit_changes_one_thing_among_what_image_models_know(case) -> None
 
 def test_colour_shape_and_ground_change_in_turn() -> None:
     assert {tuple(case.edits) for case in ONE} == {("colour", "shape", "ground")}
-    assert {tuple(case.edits) for case in TWO} == {("front_colour", "back_shape", "ground")}
+    assert {tuple(case.edits) for case in TWO} == {("front_colour", "back_colour", "ground")}
     more = draw_edits(1, edits_per_clip=5)[0]
     assert set(more.edits) == {"colour", "colour_2", "shape", "shape_2", "ground"}
     assert len(set(more.captions.values())) == 5
@@ -87,7 +87,7 @@ def test_a_folder_of_cases_holds_clips_depth_and_what_they_show(tmp_path: Path, 
         depth = np.load(tmp_path / f"{case.name}.depth.npz")["nearness"]
         assert depth.dtype == np.float16
         assert np.allclose(depth, case.nearness(), atol=1e-3)
-    assert told["crossing_000"]["truth"].keys() >= {"front_colour", "back_shape", "ground", "motion", "tracks"}
+    assert told["crossing_000"]["truth"].keys() >= {"front_colour", "back_colour", "back_shape", "ground", "motion", "tracks"}
 
 
 def test_the_shipped_clips_are_the_examples_as_they_are_written(tmp_path: Path) -> None:
