@@ -302,7 +302,9 @@ def _take_trainer_defaults(config: dict[str, Any], given: Mapping[str, Any], doc
             full = f"trainer.{key}"
             if key not in config["trainer"]:
                 raise BadRequest(f"The method '{name}' has a default for '{full}'.{nearest(key, config['trainer'])}")
-            if full not in given:
+            if isinstance(value, dict) and isinstance(config["trainer"][key], dict):
+                config["trainer"][key] = {**value, **config["trainer"][key]}
+            elif full not in given:
                 config["trainer"][key] = check_value(
                     Override(full, value, str(value)), config["trainer"][key], documented.get(full)
                 )

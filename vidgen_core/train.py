@@ -77,7 +77,7 @@ def train(composed: Composed) -> list[Path]:
         learner = Learner(run, choose_trainables(run))
         if options["cache"] == "latents":
             source.cache = held_out.cache = run.latent_cache = latent_cache(run, folder)
-        optimiser = make_optimiser(learner.trainables, options)
+        optimiser = make_optimiser(learner.trainables, options, config["given"])
         schedule = make_schedule(optimiser, options, steps)
         keep_whole(learner.frozen, accelerator)
         wrapped, optimiser = accelerator.prepare(learner, optimiser)

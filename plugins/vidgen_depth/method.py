@@ -6,11 +6,12 @@ and both guidance branches see the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 from torch import Tensor
-from vidgen_tune_a_video.method import TuneAVideo
+from vidgen_tune_a_video.method import TRAINED, TuneAVideo
 
 from vidgen_core import hookimpl
 from vidgen_core.conditioning import Condition
@@ -54,13 +55,16 @@ class Depth(TuneAVideo):
         caption: str | None = None,
         inversion_steps: int | None = None,
         strength: float = 1.0,
+        trainable_modules: Sequence[str] = TRAINED,
         temporal_weight: float = 0.1,
         temporal_weighting: str = "alpha_bar",
         temporal_source: str = "x0",
         temporal_norm: str = "l2",
         temporal_target: str = "zero",
     ) -> None:
-        super().__init__(start, stride, fit, invert, caption, inversion_steps, strength)
+        super().__init__(
+            start, stride, fit, invert, caption, inversion_steps, strength, trainable_modules=trainable_modules
+        )
         self.spread = spread
         self.depth = ClipDepth(maps, inverted, estimator, normalise)
         self.edit = edit

@@ -5,7 +5,7 @@ What trains is what asks, and what is new: the query projections of both attenti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from inspect import signature
@@ -30,8 +30,8 @@ from vidgen_tune_a_video.inflations import INFLATIONS
 from vidgen_tune_a_video.inverted import Inverted
 from vidgen_tune_a_video.published import carried, from_published, is_temporal, read_inflated
 
-TRAINED = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")
-"""Parts of the names of the parameters that train (section 3.3 of the paper); the temporal norm stays as it is."""
+TRAINED = ("attn1.to_q", "attn2.to_q", "attn_temp")
+"""The modules that train (section 3.3 of the paper); the temporal norm stays as it is."""
 
 
 def build(inflation: str = "st_attention", **options: Any) -> Inflation:
@@ -55,6 +55,7 @@ class TuneAVideo(Inflation):
         inversion_steps: None takes as many as the sampling has.
         strength: Share of the way to noise from which an edit starts; 1 as published.
         temporal: False has every frame inverted and edited by itself, by the image model as it is.
+        trainable_modules: What trains of every transformer block, by the names that its modules have there.
     """
 
     inflation = "st_attention"
@@ -69,12 +70,14 @@ class TuneAVideo(Inflation):
         inversion_steps: int | None = None,
         strength: float = 1.0,
         temporal: bool = True,
+        trainable_modules: Sequence[str] = TRAINED,
     ) -> None:
         if caption is not None and not caption.strip():
             raise BadRequest(f"{self.name}.caption is empty. Say what the clip shows, or leave it out.")
         self.start, self.stride, self.fit = start, stride, fit
         self.inverted = Inverted(invert, caption, inversion_steps, strength)
         self.temporal = temporal
+        self.trainable_modules = tuple(trainable_modules)
         self._opened = lru_cache(maxsize=1)(OneClip)  # read once, however many windows ask for it
 
     # ---------------------------------------------------------------------------------------- request, data
@@ -181,15 +184,24 @@ class TuneAVideo(Inflation):
         return {**inside, **tensors}, file or path
 
     def learns(self, name: str) -> bool:
-        """Queries and temporal attention; 112 tensors of Stable Diffusion 1.4."""
-        return any(part in name for part in TRAINED)
+        """Queries and temporal attention, as published; 112 tensors of Stable Diffusion 1.4."""
+        return any(f".{module}." in name for module in self.trainable_modules)
 
     @hookimpl(claims="denoiser")
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
-        """As of every inflation. Raises BadRequest where frames are left by themselves."""
+        """As of every inflation. Raises BadRequest where frames are left by themselves, or a module is not there."""
         if not self.temporal:
             raise BadRequest("temporal=false leaves out what trains. Train with temporal=true.")
-        return super().trainable(run, backbone)
+        chosen = super().trainable(run, backbone)
+        for module in self.trainable_modules:
+            if not any(f".{module}." in name for name in chosen):
+                raise BadRequest(
+                    f"{self.name}.trainable_modules names '{module}', which no transformer block of this model has. "
+                    f"As published it is [{', '.join(TRAINED)}]."
+                )
+        if not chosen:
+            raise BadRequest(f"{self.name}.trainable_modules is empty, so nothing would train.")
+        return chosen
 
     # --------------------------------------------------------------------------------------------- sampling
 

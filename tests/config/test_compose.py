@@ -231,3 +231,15 @@ def test_a_record_names_no_code_but_what_installed_configuration_names(group: st
     recorded[group] = {**recorded[group], **values}
     with pytest.raises(BadRequest, match=rf"^{group}[.\w]*_target_=vidgen_core.cli.main: .*, and is refused"):
         recompose(recorded)
+
+
+def test_factors_of_a_model_on_learning_rates_and_those_of_the_user_stand_together() -> None:
+    tuning = ["method=tune_a_video", "model=moving_shapes_image", "video=clip.mp4", "prompt=a circle"]
+
+    def factors(*more: str) -> dict[str, float]:
+        found: dict[str, float] = compose([*tuning, *more], entry="train").config["trainer"]["rate_scale"]
+        return found
+
+    assert factors() == {"attn2": 0.1}
+    assert factors("trainer.rate_scale.attn_temp=2") == {"attn2": 0.1, "attn_temp": 2}
+    assert factors("trainer.rate_scale.attn2=1") == {"attn2": 1}

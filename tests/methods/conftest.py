@@ -14,6 +14,12 @@ from vidgen_tune_a_video.export import export
 
 from vidgen_core.models.backbone import Backbone
 
+AS_PUBLISHED = {
+    "tune_a_video.strength": 1,
+    "tune_a_video.trainable_modules": ["attn1.to_q", "attn2.to_q", "attn_temp"],
+}
+"""In place of what suits the embedded model."""
+
 
 @pytest.fixture
 def backbone() -> Backbone:
@@ -41,8 +47,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
-    """The embedded image model, tuned on the clip."""
-    return tune(tmp_path_factory.mktemp("embedded") / "run", clip, model="moving_shapes_image")
+    """The embedded image model, tuned on the clip as published."""
+    return tune(tmp_path_factory.mktemp("embedded") / "run", clip, model="moving_shapes_image", **AS_PUBLISHED)
 
 
 @pytest.fixture(scope="session")
@@ -50,4 +56,4 @@ def published(embedded: Path, clip: Path) -> dict[str, Any]:
     """How to edit the clip with the same model in the published layout."""
     folder = export(str(embedded), embedded.parent / "published")
     edit = {"video": clip, "num_frames": 4, "height": 64, "width": 64, "model": "moving_shapes_image"}
-    return {**QUICK, **edit, "model.path": folder, "tune_a_video.caption": "a square"}
+    return {**QUICK, **edit, **AS_PUBLISHED, "model.path": folder, "tune_a_video.caption": "a square"}

@@ -188,6 +188,17 @@ def test_a_tuned_run_holds_only_what_changed(tuned: Path) -> None:
     assert parts == {"attn1.to_q.weight", "attn2.to_q.weight", *(f"attn_temp.{name}" for name in to)}
 
 
+def test_the_modules_that_train_may_be_chosen(tmp_path: Path, clip: Path) -> None:
+    chosen = ["attn1.to_q", "attn_temp"]
+    tuned = tune(tmp_path / "run", clip, **{"tune_a_video.trainable_modules": chosen})
+    tensors = load_file(tuned / "methods" / "tune_a_video.safetensors")
+    assert all(any(f".{module}." in name for module in chosen) for name in tensors)
+    vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
+    for wrong in (["attn3.to_q"], []):
+        with pytest.raises(BadRequest, match="trainable_modules"):
+            tune(tmp_path / "wrong", clip, **{"tune_a_video.trainable_modules": wrong})
+
+
 def test_an_edit_brings_the_model_the_clip_and_the_sizes_of_the_tuning(tuned: Path, tmp_path: Path) -> None:
     made = vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
     assert made.frames.shape == (4, 64, 64, 3)

@@ -163,6 +163,15 @@ def test_each_part_of_a_name_scales_the_learning_rate() -> None:
     assert [group["lr"] for group in optimiser.param_groups] == [0.1, 0.2]
 
 
+def test_a_factor_that_names_nothing_is_refused_where_the_user_wrote_it() -> None:
+    weights = {"spatial.w": torch.zeros(1, requires_grad=True)}
+    options = {"rate_scale": {"temp": 2.0}, "learning_rate": 0.1, "betas": [0.9, 0.99], "epsilon": 1e-8}
+    options |= {"weight_decay": 0.0, "optimizer": "adamw"}
+    assert [group["lr"] for group in make_optimiser(weights, options, given=["seed"]).param_groups] == [0.1]
+    with pytest.raises(BadRequest, match="no parameter that trains has 'temp'"):
+        make_optimiser(weights, options, given=["trainer.rate_scale.temp"])
+
+
 def test_a_warm_up_below_one_is_a_share_of_the_steps_and_begins_at_zero() -> None:
     optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
     schedule = make_schedule(optimiser, {"schedule": "constant_with_warmup", "warmup": 0.2}, steps=20)

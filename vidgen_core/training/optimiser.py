@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,15 +11,21 @@ from torch import Tensor
 from vidgen_core.errors import BadRequest
 
 
-def make_optimiser(trainables: Mapping[str, Tensor], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+def make_optimiser(
+    trainables: Mapping[str, Tensor], options: Mapping[str, Any], given: Collection[str] = ("trainer.rate_scale",)
+) -> torch.optim.Optimizer:
     """AdamW over groups of parameters, one for each learning rate.
+
+    Args:
+        given: The keys that the user wrote: factors that a model brings may name what does not train this time.
 
     Raises BadRequest where a factor names no parameter, or bitsandbytes is asked for and absent.
     """
     groups: dict[float, list[Tensor]] = {}
     scales = dict(_flat(options["rate_scale"]))
+    written = any(key.startswith("trainer.rate_scale") for key in given)
     for part in scales:
-        if not any(part in name for name in trainables):
+        if written and not any(part in name for name in trainables):
             raise BadRequest(f"trainer.rate_scale.{part}: no parameter that trains has '{part}' in its name.")
     for name, parameter in trainables.items():
         factor = 1.0
