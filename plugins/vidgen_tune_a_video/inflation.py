@@ -71,7 +71,10 @@ class Inflation(ABC):
         before = backbone.scheduler_changes
         backbone.scheduler_changes = before | ddim_changes(backbone.scheduler_config, self.inverts)
         try:
-            with self.surgery(run, backbone), replaced(backbone.denoiser, *self.learnt(run, backbone), run.warn):
+            with (
+                self.surgery(run, backbone),
+                replaced(backbone.denoiser, *self.learnt(run, backbone), run.warn, self.name),
+            ):
                 yield
         finally:
             backbone.scheduler_changes = before

@@ -199,6 +199,17 @@ def test_the_modules_that_train_may_be_chosen(tmp_path: Path, clip: Path) -> Non
             tune(tmp_path / "wrong", clip, **{"tune_a_video.trainable_modules": wrong})
 
 
+def test_what_a_tuning_goes_on_from_and_does_not_train_stays_in_its_file(
+    tuned: Path, tmp_path: Path, clip: Path
+) -> None:
+    chosen = {"tune_a_video.trainable_modules": ["attn_temp"]}
+    further = tune(tmp_path / "run", clip, tuned=tuned, **chosen)
+    before, after = (load_file(folder / "methods" / "tune_a_video.safetensors") for folder in (tuned, further))
+    assert before.keys() == after.keys()
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert kept == {name for name in before if ".attn_temp." not in name}
+
+
 def test_an_edit_brings_the_model_the_clip_and_the_sizes_of_the_tuning(tuned: Path, tmp_path: Path) -> None:
     made = vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
     assert made.frames.shape == (4, 64, 64, 3)
