@@ -112,7 +112,7 @@ class TestVideos:
         for steps, spacing in itertools.product([1, 6, 7, 30, 50, 333, 999], [None, "trailing"]):
             chosen = {"scheduler": {**settings, "timestep_spacing": spacing}}
             run = make_run(request(num_inference_steps=steps), config=chosen)
-            run.backbone = SimpleNamespace(scheduler_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
+            run.backbone = SimpleNamespace(sampling_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
             solver = run.make_scheduler()
             if steps == 999 and spacing is None and scheduler in ("dpm", "unipc"):
                 with pytest.raises(BadRequest, match=f"{type(solver).__name__}'s spacing and offset reaches beyond"):
@@ -132,7 +132,7 @@ class TestVideos:
 
     def test_a_step_at_the_end_of_the_schedule_is_visited_or_refused(self) -> None:
         run = make_run(request(num_inference_steps=999))
-        run.backbone = SimpleNamespace(scheduler_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
+        run.backbone = SimpleNamespace(sampling_config=DIFFUSIONS["v_zero_snr"], device=torch.device("cpu"))
         assert int(run.timesteps(run.make_scheduler())[0]) == 999
         beyond = make_run(request(num_inference_steps=1000))
         beyond.backbone = run.backbone

@@ -174,7 +174,7 @@ def ddim_guided(case: Case, folder: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for count in scalars.get("step_counts", ()):
         run = testing.make_run(testing.request(num_inference_steps=count))
-        run.backbone = SimpleNamespace(scheduler_config=scheduler({}), device=torch.device("cpu"))  # type: ignore[assignment]
+        run.backbone = SimpleNamespace(sampling_config=scheduler({}), device=torch.device("cpu"))  # type: ignore[assignment]
         found[f"steps_{count}"] = visited(run)
     for name, diffusion in case["config"]["diffusion"].items():
         found[f"alphas_cumprod_{name}"] = make_scheduler(scheduler(diffusion)).alphas_cumprod.double()
