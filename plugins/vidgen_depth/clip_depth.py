@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from vidgen_tune_a_video import kept
+from vidgen_tune_a_video import clip_cache
 
 from vidgen_core.data.latent_cache import cache_key
 from vidgen_core.data.one_clip import OneClip
@@ -64,10 +64,10 @@ class ClipDepth:
             return maps
         estimator = self._estimator(run)
         file = _cache_file(run, clip, estimator)
-        found = kept.read(file, ("nearness",))
+        found = clip_cache.read(file, ("nearness",))
         if found is None:
             found = {"nearness": estimate(clip.frames(), estimator, run.backbone.device).contiguous()}
-            kept.write(found, file)
+            clip_cache.write(found, file)
         return found["nearness"]
 
     def _estimator(self, run: Run) -> str:
@@ -77,7 +77,7 @@ class ClipDepth:
 
 def _cache_file(run: Run, clip: OneClip, estimator: str) -> Path | None:
     """Where the estimated depth is kept, named by the clip's frames and what estimated it; None where it is not."""
-    folder = kept.beside_the_weights(run, "depth")
+    folder = clip_cache.beside_the_weights(run, "depth")
     if folder is None:
         return None
     place = located(estimator)

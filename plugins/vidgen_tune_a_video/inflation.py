@@ -13,7 +13,7 @@ from vidgen_core.errors import BadRequest
 from vidgen_core.inversion import ddim_changes
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import file_hash
-from vidgen_core.models.tuned import check_base, read_tensors, replaced, tuned_file
+from vidgen_core.models.tuned import DENOISER, check_base, read_tensors, replaced, tuned_file
 from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.request import Request
 from vidgen_core.run import Run
@@ -91,10 +91,10 @@ class Inflation(ABC):
         if not self.any_base:
             check_base(base, backbone, file)
         run.provenance["tuned"] = {file.name: file_hash(file)}
-        return {name.removeprefix("denoiser."): tensor for name, tensor in tensors.items()}, str(file)
+        return {name.removeprefix(DENOISER): tensor for name, tensor in tensors.items()}, str(file)
 
     @hookimpl(claims="denoiser")
     def trainable(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
         """Every parameter that this inflation learns."""
         named = backbone.denoiser.named_parameters()
-        return {f"denoiser.{name}": parameter for name, parameter in named if self.learns(name)}
+        return {f"{DENOISER}{name}": parameter for name, parameter in named if self.learns(name)}

@@ -19,7 +19,7 @@ from vidgen_core.inversion import inversion, reached, reconstruction
 from vidgen_core.noise import keyed_noise, seed_of
 from vidgen_core.training.latents import of_posterior
 from vidgen_core.tuned_run import tuned_config
-from vidgen_tune_a_video import kept
+from vidgen_tune_a_video import clip_cache
 
 if TYPE_CHECKING:
     from vidgen_core.run import Run, Window
@@ -57,12 +57,12 @@ class Inverted:
         window.first_step = _nearest_step(run, reached(run, steps, walked))
         way = Way(self.prompt(run) if self.with_caption else "", steps, walked)
         file = _cache_file(run, window, clip, condition, way)
-        found = kept.read(file, ("noise", "error"))
+        found = clip_cache.read(file, ("noise", "error"))
         told = f"the inversion in {walked} steps was read from the cache"
         if found is None:
             told = f"inverted in {walked} steps"
             found = _invert(run, condition, clean_latents(run, window, clip), way)
-            kept.write(found, file)
+            clip_cache.write(found, file)
         error = float(found["error"])
         run.provenance["inversion"] = {
             "steps": walked,
@@ -133,7 +133,7 @@ def _invert(run: Run, condition: Condition, clean: Tensor, way: Way) -> dict[str
 
 def _cache_file(run: Run, window: Window, clip: OneClip, condition: Condition, way: Way) -> Path | None:
     """Where the inverted noise is kept, named by all that it depends on; None where it is not kept."""
-    folder = kept.beside_the_weights(run, "inverted")
+    folder = clip_cache.beside_the_weights(run, "inverted")
     if folder is None:
         return None
     backbone = run.backbone

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.models import loading
-from vidgen_core.models.tuned import read_tensors
+from vidgen_core.models.tuned import DENOISER, read_tensors
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -93,7 +93,7 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under our names; those that are ours already stay."""
     renamed = {}
     for name, tensor in tensors.items():
-        name = name.removeprefix("denoiser.")
+        name = name.removeprefix(DENOISER)
         for part in ("norm_temp.", "attn_temp."):
             if part in name and f"{TEMPORAL}.{part}" not in name:
                 name = name.replace(part, f"{TEMPORAL}.{part}")

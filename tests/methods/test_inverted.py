@@ -85,7 +85,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_edit(
         file.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("vidgen_tune_a_video.kept.save_file", half_of_it)
+    monkeypatch.setattr("safetensors.torch.save_file", half_of_it)
     assert vg.generate(**edit, **{"output.dir": tmp_path / "edit"}).frames.shape == (4, 64, 64, 3)
     assert list(kept(tmp_path).iterdir()) == []
 

@@ -29,6 +29,24 @@ def file_identity(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
 
+def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write safetensors that appear whole or not at all, whatever ends the process and whoever else writes them.
+
+    Raises OSError or SafetensorError where they cannot be written, and leaves nothing.
+    """
+    from safetensors.torch import save_file
+
+    fresh = path.with_name(f".{uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, fresh)
+        os.replace(fresh, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+
+
 class LatentCache:
     """Moments by key, a file each: half precision, safetensors. Many processes may share one folder.
 
@@ -60,20 +78,12 @@ class LatentCache:
 
         The file appears whole or not at all, whatever ends the process. Raises VidgenError where it cannot be written.
         """
-        from safetensors.torch import save_file
-
         half = moments.detach().half().cpu().contiguous()
         if not half.isfinite().all():
             return
-        path = self.path(key)
-        written = path.with_name(f".{uuid4().hex}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({NAME: half}, written)
-            os.replace(written, path)
+            save_whole({NAME: half}, self.path(key))
         except Exception as error:  # OSError, or safetensors' own error for a full disk
-            with contextlib.suppress(OSError):
-                written.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or error
             raise VidgenError(
                 f"The latent cache '{self.folder}' cannot be written: {reason}. Free some space, give another "

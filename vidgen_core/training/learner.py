@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidgen_core.conditioning import TextTable, warn_cut
 from vidgen_core.errors import BadRequest, VidgenError, nearest
-from vidgen_core.models.tuned import is_over_time
+from vidgen_core.models.tuned import DENOISER, is_over_time
 from vidgen_core.moments import CORE
 from vidgen_core.training.sharding import units_of
 
@@ -141,7 +141,7 @@ def choose_trainables(run: Run) -> Trainables:
         if wanted not in PARTS:
             raise BadRequest(f"trainer.trainable={wanted} is not known.{nearest(wanted, PARTS)}")
         named = backbone.denoiser.named_parameters()
-        chosen = {f"denoiser.{name}": (CORE, p) for name, p in named if PARTS[wanted](name)}
+        chosen = {f"{DENOISER}{name}": (CORE, p) for name, p in named if PARTS[wanted](name)}
     if not chosen:
         raise BadRequest(f"trainer.trainable={wanted}: the model has no such parameters, so nothing would train.")
     backbone.requires_grad_(False)

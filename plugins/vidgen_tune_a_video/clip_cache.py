@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from vidgen_core.data.latent_cache import save_whole
 from vidgen_core.models.loading import located
 from vidgen_tune_a_video.published import carried
 
@@ -47,11 +47,5 @@ def write(tensors: dict[str, Tensor], file: Path | None) -> None:
     """Keep tensors: the file appears whole or, where it cannot be written, not at all."""
     if file is None:
         return
-    fresh = file.with_name(f".{uuid4().hex}.tmp")
-    try:
-        file.parent.mkdir(exist_ok=True)
-        save_file(tensors, fresh)
-        fresh.replace(file)
-    except (OSError, SafetensorError):  # a cache that cannot be kept costs time, nothing else
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, SafetensorError):  # a cache that cannot be kept costs time, nothing else
+        save_whole(tensors, file)
