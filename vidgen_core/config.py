@@ -294,20 +294,18 @@ def _take_weights_as_path(config: dict[str, Any]) -> None:
 
 
 def _take_trainer_defaults(config: dict[str, Any], given: Mapping[str, Any], documented: Mapping[str, Key]) -> None:
-    """How the chosen methods are trained where the user does not say: as suits the model, else as the method says; the
-    last of the list wins."""
+    """How methods train where the user does not say: as suits the model, else as the method says; the last wins."""
+    trainer = config["trainer"]
     for name in config["method"]:
         for_model = (config["model"].get("trainer_defaults") or {}).get(name) or {}
         for key, value in {**(config["methods"][name].get("trainer_defaults") or {}), **for_model}.items():
             full = f"trainer.{key}"
-            if key not in config["trainer"]:
-                raise BadRequest(f"The method '{name}' has a default for '{full}'.{nearest(key, config['trainer'])}")
-            if isinstance(value, dict) and isinstance(config["trainer"][key], dict):
-                config["trainer"][key] = {**value, **config["trainer"][key]}
+            if key not in trainer:
+                raise BadRequest(f"The method '{name}' has a default for '{full}'.{nearest(key, trainer)}")
+            if isinstance(value, dict) and isinstance(trainer[key], dict):
+                trainer[key] = {**value, **trainer[key]}  # keys of its own, of which the user may have set some
             elif full not in given:
-                config["trainer"][key] = check_value(
-                    Override(full, value, str(value)), config["trainer"][key], documented.get(full)
-                )
+                trainer[key] = check_value(Override(full, value, str(value)), trainer[key], documented.get(full))
 
 
 def _check_families(config: Mapping[str, Any], methods: Mapping[str, Plugin], catalog: Catalog) -> None:
