@@ -7,9 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from vidgen_core import cli, run
 from vidgen_core.evaluation.config import compose_evaluation
+from vidgen_core.models import loading, tiny
+from vidgen_core.models.saving import save_backbone
 
 CARD = "from vidgen_core import Plugin\nplugin = Plugin('walks', 'a test', __name__, is_method=False)\n"
 EXPERIMENT = """\
@@ -145,6 +149,25 @@ def test_videos_that_were_made_otherwise_are_refused_unless_they_may_be_made_aga
     assert "were made with other num_inference_steps" in capsys.readouterr().err
     assert evaluate(tmp_path / "out", "compare=[one]", "n=1", "one.steps=2", "output.overwrite=true") == 0
     assert evaluate(tmp_path / "out", "compare=[one]", "n=1", "one.steps=2") == 0
+
+
+def test_a_model_is_known_again_by_the_files_of_its_variant_which_are_hashed_once(
+    install_plugin, tmp_path, monkeypatch
+) -> None:
+    model = tmp_path / "model"
+    save_backbone(tiny.build(), model, torch.float32)
+    for plain in model.glob("*/*.safetensors"):
+        half = {name: tensor.half() for name, tensor in load_file(plain).items()}
+        save_file(half, plain.with_suffix(".fp16.safetensors"), {"format": "pt"})
+    of_a_folder = EXPERIMENT.replace("model=tiny", f"model=modelscope, 'model.path={model}'")
+    files = {"conf/experiment/steps.yaml": of_a_folder, "conf/metric/brightness.yaml": METRIC, "parts.py": PARTS}
+    install_plugin("walks", CARD, files)
+    assert evaluate(tmp_path / "out", "n=1") == 0
+    hashed = []
+    monkeypatch.setattr(loading, "file_hash", lambda file, of=loading.file_hash: hashed.append(file.name) or of(file))
+    monkeypatch.setattr(run, "generate", refuse)
+    assert evaluate(tmp_path / "out", "n=1") == 0
+    assert len(hashed) == 3 and all(name.endswith(".fp16.safetensors") for name in hashed)  # two rows, three files
 
 
 def test_all_rows_start_from_the_same_noise(walks, tmp_path) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,9 +148,9 @@ def make(
 
     tell = tell or say
     composed = {part.folder: command(part, evaluation, folder) for part in parts}
-    weights = {part.row.name: weights_of(composed[part.folder]) for part in parts}
+    weights = weights_of(composed)
     fresh = bool(evaluation.config["output"]["overwrite"])
-    done = {p.folder for p in parts if _finished(p, composed[p.folder], weights[p.row.name], fresh)}
+    done = {p.folder for p in parts if _finished(p, composed[p.folder], weights[p.folder], fresh)}
     if done:
         tell(f"{sum(len(p.stories) for p in parts if p.folder in done)} videos are there already.")
     length = int(evaluation.config["scene_frames"])
@@ -206,14 +207,22 @@ def begun(
     return True
 
 
-def weights_of(composed: Composed) -> dict[str, str]:
-    """The hashes of a row's weights; a missing model is told here, before any other row is made."""
-    path = composed.config["model"].get("path")
+def weights_of(runs: Mapping[Path, Composed]) -> dict[Path, dict[str, str]]:
+    """The hashes of every run's weights, as its record has them; a missing model is told here, before anything is made.
+
+    Files of one model are read once, however many runs it has.
+    """
+    read = cache(_hashes)
+    models = {folder: composed.config["model"] for folder, composed in runs.items()}
+    return {folder: read(model.get("path"), model.get("variant")) for folder, model in models.items()}
+
+
+def _hashes(path: str | None, variant: str | None) -> dict[str, str]:
     if not path:
         return {}
     from vidgen_core.models.loading import hashes, resolve
 
-    return hashes(resolve(path))
+    return hashes(resolve(path), variant)
 
 
 def _plain(stories: Stories) -> dict[str, list[str]]:

@@ -93,11 +93,11 @@ def train_missing(
     request = _sent(evaluation.request, lambda key: key in (*TRAINING, *SHARED))
     composed = {training.folder: command(training, request) for training in trainings}
     fresh = bool(evaluation.config["output"]["overwrite"])
-    weights = {training.name: weights_of(composed[training.folder]) for training in trainings}
+    weights = weights_of(composed)
     missing = [
         training
         for training in trainings
-        if not begun(training.folder, composed[training.folder], weights[training.name], fresh, DECISIVE)
+        if not begun(training.folder, composed[training.folder], weights[training.folder], fresh, DECISIVE)
         or not training.finished
     ]
     if trainings:
