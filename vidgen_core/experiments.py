@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_core.overrides import parse
+from vidgen_core.overrides import parse, spelled_out
 from vidgen_core.plugin import catalog_of, discover
 from vidgen_core.values import flatten
 
@@ -68,7 +68,7 @@ def stages_of(arguments: Sequence[str], command: str) -> list[Stage]:
     for stage in wanted:
         if stage not in stages:
             raise BadRequest(f"The experiment '{name}' has no stage '{stage}'.{nearest(str(stage), stages)}")
-    given = {a.partition("=")[0].removeprefix("methods."): a.partition("=")[2] for a in rest}
+    given = {override.key.removeprefix("methods."): override.raw for override in spelled_out(map(parse, rest))}
     root = Path(given.get("output.dir") or f"{given.get('output.root', 'outputs')}/{name}").expanduser()
     folders = {stage: root / stage for stage in stages}
     rest = [a for a in rest if not a.startswith(("output.dir=", "resume="))]
@@ -77,7 +77,7 @@ def stages_of(arguments: Sequence[str], command: str) -> list[Stage]:
         if stage not in wanted:
             continue
         values = {k: _placed(v, folders) for k, v in flatten(stages[stage]).items() if not isinstance(v, Mapping)}
-        values = {key: value for key, value in values.items() if key not in given}
+        values = {key: value for key, value in values.items() if key.removeprefix("methods.") not in given}
         values["output.dir"] = str(folders[stage])
         values["resume"] = (folders[stage] / "run.yaml").is_file()
         made.append(Stage(stage, rest, values, folders[stage]))

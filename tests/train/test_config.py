@@ -20,6 +20,8 @@ stages:
   second:
     model: modelscope
     model.path: "{first}/model"
+    method: streaming
+    methods.streaming.chunk: 16
 """
 CARD = """
 from vidgen_core import Plugin
@@ -70,6 +72,12 @@ class TestExperiments:
         (first,) = stages_of(["experiment=pair", "stages=[first]", "trainer.max_steps=9"], "train")
         composed = compose(first.overrides, first.values, entry="train")
         assert (composed.config["trainer"]["max_steps"], composed.config["trainer"]["learning_rate"]) == (9, 1e-3)
+
+    @pytest.mark.parametrize("written", ["streaming.chunk=8", "methods.streaming.chunk=8", "streaming={chunk: 8}"])
+    def test_an_option_of_a_method_wins_however_it_is_written(self, written: str) -> None:
+        (second,) = stages_of(["experiment=pair", "stages=[second]", written], "train")
+        composed = compose(second.overrides, second.values, entry="train")
+        assert composed.config["methods"]["streaming"]["chunk"] == 8
 
     def test_a_finished_stage_is_not_repeated_unless_it_changed(self) -> None:
         first, _ = stages_of(["experiment=pair"], "train")
