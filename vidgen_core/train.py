@@ -86,7 +86,7 @@ def train(composed: Composed) -> list[Path]:
         accelerator.register_for_checkpointing(schedule)
         averaged = make_average(learner.trainables, options["ema"])
         checkpoints = Checkpoints(
-            folder / "checkpoints", accelerator, learner.trainables, averaged, options["keep"], samples
+            folder / "checkpoints", accelerator, learner.trainables, averaged, options["keep"], samples, len(source)
         )
         start = checkpoints.load() if resumed else 0
         if accelerator.is_main_process:

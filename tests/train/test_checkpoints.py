@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,27 @@ def test_a_training_goes_on_with_a_gradient_scaler_that_the_checkpoint_has_not(t
     resumed = checkpoints(tmp_path, "weight")
     resumed.accelerator.scaler = scaler = torch.amp.GradScaler("cpu")
     assert resumed.load() == 7 and resumed.accelerator.scaler is scaler
+
+
+def test_data_that_grew_is_refused_and_a_checkpoint_that_does_not_tell_goes_on(tmp_path: Path) -> None:
+    def of_items(items: int) -> Checkpoints:
+        found = checkpoints(tmp_path, "weight")
+        found.items = items
+        return found
+
+    of_items(6).save(3)
+    with pytest.raises(BadRequest, match="is of a training on data of 6 items, which has 7 now"):
+        of_items(7).load()
+    assert of_items(6).load() == 3
+    file = tmp_path / "step_00000003" / "state.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "items"}))
+    assert of_items(7).load() == 3
+
+
+def test_a_training_whose_list_grew_meanwhile_is_not_resumed(stories: Path, tmp_path: Path) -> None:
+    grown = stories.with_name("grown.jsonl")
+    grown.write_text(stories.read_text())
+    interrupted(composed(grown, tmp_path / "run"), 3)
+    grown.write_text(stories.read_text() + stories.read_text().splitlines()[0] + "\n")
+    with pytest.raises(BadRequest, match="of 6 items, which has 7 now"):
+        train(composed(grown, tmp_path / "run", "resume=true"))

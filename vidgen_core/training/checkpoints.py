@@ -41,6 +41,7 @@ class Checkpoints:
         averaged: diffusers' ``EMAModel`` of them, or None.
         keep: How many are kept beside the best.
         samples: Of one optimiser step, over all processes and micro-batches.
+        items: Of the data, which decide what a step shows and how many steps an epoch has; 0 where they have no end.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Checkpoints:
         averaged: Any,
         keep: int,
         samples: int,
+        items: int = 0,
     ) -> None:
         self.folder = folder
         self.accelerator = accelerator
@@ -58,6 +60,7 @@ class Checkpoints:
         self.averaged = averaged
         self.keep = keep
         self.samples = samples
+        self.items = items
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
 
@@ -82,7 +85,7 @@ class Checkpoints:
             self.accelerator.save_state(str(fresh), safe_serialization=True)
             if self.accelerator.is_main_process:
                 state = {"step": step, "processes": self.accelerator.num_processes, "samples": self.samples}
-                state["fsdp"] = self._by_fsdp
+                state |= {"items": self.items, "fsdp": self._by_fsdp}
                 if self.averaged is not None:
                     state["averaged"] = {k: v for k, v in self.averaged.state_dict().items() if k != "shadow_params"}
                 (fresh / STATE).write_text(json.dumps(state))
@@ -111,7 +114,7 @@ class Checkpoints:
 
         The processes may be another number, as long as a step has as many samples: they go on with the samples and the
         noise that were due, but dropout is drawn for each process. Raises BadRequest for one of another number of
-        samples, or of other parameters.
+        samples, of data of another length, or of other parameters.
         """
         folder = self._newest()
         if folder is None:
@@ -121,6 +124,13 @@ class Checkpoints:
             raise BadRequest(
                 f"'{folder}' is of a training with {state['samples']} samples a step, this one has {self.samples}. "
                 "trainer.batch_size, trainer.accumulation and the processes may change as long as their product stays."
+            )
+        before = state.get("items", self.items)  # older checkpoints do not tell
+        if before != self.items:
+            raise BadRequest(
+                f"'{folder}' is of a training on data of {before} items, which has {self.items} now: steps would show "
+                "others, and epochs take another number of steps. Give the data as it was, or train it as it is in "
+                "another output.dir."
             )
         if state.get("fsdp", False) != self._by_fsdp:
             kind = "without" if self._by_fsdp else "with"
