@@ -38,6 +38,7 @@ from vidgen_core.training.learner import Learner, choose_trainables, dropout_of,
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained, rescued
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
+from vidgen_core.training.options import check_options, doubts
 from vidgen_core.training.reading import saved_first, side_by_side
 from vidgen_core.training.sharding import begin_states, keep_whole, put_together, whole
 from vidgen_core.training.validation import draw_samples, evaluating, validate
@@ -58,6 +59,7 @@ def train(composed: Composed) -> list[Path]:
             were written before stay, and the same command with ``resume=true`` goes on from the last.
     """
     config, options = composed.config, composed.config["trainer"]
+    check_options(options)
     moments = training_moments(composed)
     requests = [request for request, _ in batches_of(composed)] if options["sample_every"] else []
     run = Run(composed.request, config, moments)
@@ -98,6 +100,8 @@ def train(composed: Composed) -> list[Path]:
         log = TrainingLog(folder, accelerator, steps, start)
         stack.callback(log.close)
         log.say(f"training: {describe(learner, accelerator, steps, samples)}")
+        for doubt in doubts(config):
+            log.say(f"warning: {doubt}")
 
         draws = (draw for step in range(start, steps) for draw in draws_of(step, steps, config, accelerator))
         batches = side_by_side(read_ahead(source, draws, options["workers"]), accelerator, log)

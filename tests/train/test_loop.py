@@ -16,12 +16,14 @@ from trainings import composed, curve, interrupt_after, last, numbers, same
 
 from vidgen_core import train as loop
 from vidgen_core.cli import main
+from vidgen_core.config import compose
 from vidgen_core.data.captions import Captions
 from vidgen_core.data.epochs import NothingReadable
 from vidgen_core.data.sample import Batch, Draw
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.train import train
 from vidgen_core.training.denoising import Denoising
+from vidgen_core.training.options import doubts
 from vidgen_core.training.validation import SEED
 
 
@@ -218,6 +220,9 @@ def test_a_full_disk_is_told_from_torchs_own_words(
         ("trainer.processes=2", "the launcher started 1"),
         ("trainer.mixed_precision=fp16", "needs a GPU"),
         ("trainer.optimizer=adamw8bit", "pip install bitsandbytes"),
+        ("trainer.betas=[0.9]", r"trainer.betas=\[0.9\]: AdamW takes two numbers, from 0 to below 1"),
+        ("trainer.betas=[0.9,1]", r"trainer.betas=\[0.9, 1\]: AdamW takes two numbers, from 0 to below 1"),
+        ("trainer.validation_timesteps=[]", r"trainer.validation_timesteps=\[\] leaves nothing to validate at"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_first_step(
@@ -225,6 +230,16 @@ def test_what_cannot_be_done_is_said_before_the_first_step(
 ) -> None:
     with pytest.raises(BadRequest, match=message):
         train(composed(stories, tmp_path / "run", argument))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [((), False), (("trainer.export=best",), True), (("trainer.export=best", "trainer.validate_every=100"), False)],
+    ids=str,
+)
+def test_the_best_weights_that_nothing_will_find_are_warned_of(more: tuple[str, ...], told: bool) -> None:
+    said = doubts(compose(["model=tiny", *more], entry="train").config)
+    assert [line for line in said if "trainer.export=best needs validation" in line] == said and bool(said) is told
 
 
 def test_a_checkpoint_of_another_training_is_refused(stories: Path, trained: Path) -> None:
