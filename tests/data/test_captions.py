@@ -161,20 +161,34 @@ def test_a_batch_takes_another_number_of_scenes_where_no_story_of_the_wanted_one
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{'captions': ['a']}", r"stories.jsonl', line 3 is no JSON"),
+        ("{'captions': ['a']}", r"line 3 is no JSON: Expecting property name enclosed in double quotes at column 2\. "),
         ("__import__('os').abort()", r"stories.jsonl', line 3 is no JSON"),
         ('["a"]', r"line 3 is no JSON object"),
         ('{"captions": ["a", "b"], "video_segments": ["a.mp4"]}', r"line 3 has 2 captions for 1 video_segments"),
         ('{"captions": "a", "video_segments": ["a.mp4"]}', r"line 3: 'captions' is no list of texts"),
         ('{"captions": ["a"]}', r"line 3: 'video_segments' is no list of texts"),
         ('{"captions": [true], "video_segments": ["a.mp4"]}', r"line 3: 'captions'"),
-        ('{"captions": [], "video_segments": []}', r"line 3: 'captions'"),
+        ('{"captions": [], "video_segments": []}', r"line 3: 'captions' is an empty list. Give one text or more"),
+        ('{"captions": ["a"], "video_segments": [" "]}', r"line 3: 'video_segments' holds an empty text, which names"),
         ('{"captions": ["\\ud800"], "video_segments": ["a.mp4"]}', r"line 3: 'captions' holds a lone surrogate"),
     ],
 )
 def test_a_bad_line_is_refused_by_its_number(tmp_path: Path, line: str, message: str) -> None:
     path = write_lines(tmp_path / "stories.jsonl", story("s", 1), "", line)
     with pytest.raises(BadRequest, match=message):
+        source(path)
+
+
+def test_an_empty_caption_is_one_that_says_nothing(stories: Path) -> None:
+    data = source(write_lines(stories, {"captions": [""], "video_segments": ["s0_0.mp4"]}))
+    assert data.draw(batch_draw()).samples[0].captions == ("",)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_a_line_that_is_not_utf_8_is_refused_by_its_number(tmp_path: Path, ending: bytes) -> None:
+    path = tmp_path / "stories.jsonl"
+    path.write_bytes(ending.join([b"\xef\xbb\xbf", b'{"captions": ["caf\xe9"]}', b""]))
+    with pytest.raises(BadRequest, match=r"stories.jsonl', line 2 is not UTF-8 text"):
         source(path)
 
 

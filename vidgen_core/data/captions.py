@@ -164,6 +164,8 @@ def read_stories(file: Path) -> list[Story]:
         captions, segments = (texts_of(value.get(key), key, where) for key in ("captions", "video_segments"))
         if len(captions) != len(segments):
             raise BadRequest(f"{where} has {len(captions)} captions for {len(segments)} video_segments; give one each.")
+        if not all(segment.strip() for segment in segments):
+            raise BadRequest(f"{where}: 'video_segments' holds an empty text, which names no file.")
         stories.append(Story(captions, segments, number))
     if not stories:
         raise BadRequest(f"'{file}' is empty. Every line is {FORM}.")

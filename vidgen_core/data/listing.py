@@ -30,12 +30,14 @@ def given_file(key: str, value: str | None, what: str) -> Path:
 
 
 def text_of(file: Path) -> str:
-    """The text of a file. Raises BadRequest for what cannot be read or is not UTF-8."""
+    """The text of a file. Raises BadRequest for what cannot be read or, with the line, is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise BadRequest(f"'{file}' cannot be read: {reason}.") from error
+    except OSError as error:
+        raise BadRequest(f"'{file}' cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = len(error.object[: error.start + 1].splitlines())
+        raise BadRequest(f"'{file}', line {line} is not UTF-8 text. Save the file as UTF-8.") from error
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
@@ -49,8 +51,10 @@ def lines_of(file: Path) -> Iterator[tuple[int, str]]:
 
 def texts_of(value: Any, key: str, where: str) -> tuple[str, ...]:
     """A list of texts, one or more. Raises BadRequest for anything else."""
-    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise BadRequest(f"{where}: '{key}' is no list of texts.")
+    if not value:
+        raise BadRequest(f"{where}: '{key}' is an empty list. Give one text or more, or leave the line out.")
     if not all(map(is_writable, value)):
         raise BadRequest(f"{where}: '{key}' holds a lone surrogate or a NUL, which is no text.")
     return tuple(value)
@@ -104,7 +108,8 @@ def json_lines(file: Path, form: str = "") -> Iterator[tuple[int, dict[str, Any]
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise BadRequest(f"{where} is no JSON: {error}.{mend}") from error
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            raise BadRequest(f"{where} is no JSON: {reason}.{mend}") from error
         if not isinstance(value, dict):
             raise BadRequest(f"{where} is no JSON object.{mend}")
         yield number, value, where
