@@ -22,7 +22,7 @@ from torch import Tensor
 from vidgen_core import provenance
 from vidgen_core.data.latent_cache import LatentCache
 from vidgen_core.data.loading import read_ahead
-from vidgen_core.data.sample import Batch, Draw, Source, draw_of
+from vidgen_core.data.sample import Batch, Draw, Source, draw_of, recurring
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.instantiate import built_methods, instantiate
 from vidgen_core.moments import OBJECTIVE, Moments
@@ -100,7 +100,7 @@ def train(composed: Composed) -> list[Path]:
         log = TrainingLog(folder, accelerator, steps, start)
         stack.callback(log.close)
         log.say(f"training: {describe(learner, accelerator, steps, samples)}")
-        for doubt in doubts(config):
+        for doubt in doubts(config, source):
             log.say(f"warning: {doubt}")
 
         draws = (draw for step in range(start, steps) for draw in draws_of(step, steps, config, accelerator))
@@ -252,7 +252,9 @@ def claimed(chosen: Path, config: Any, resumed: bool, accelerator: Any) -> Path:
 
 
 def caches(run: Run, source: Source) -> bool:
-    """Whether the methods of a training would go with the latent cache."""
+    """Whether a training would go with the latent cache: the data's frames recur, and no method looks at pixels."""
+    if not recurring(source):
+        return False
     cached = {**run.config, "trainer": {**run.config["trainer"], "cache": "latents"}}
     try:
         run.moments.check_data(run=Run(run.request, cached, run.moments), source=source)

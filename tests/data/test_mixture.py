@@ -57,6 +57,17 @@ def test_steps_show_the_parts_in_their_shares_however_few_they_are() -> None:
         assert counts == pytest.approx({"images": steps / 4, "videos": steps / 2, "stories": steps / 4}, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("parts", "whole"), [((True, True), True), ((True, False), False), ((True, None), None), ((None, False), False)]
+)
+def test_frames_recur_where_they_do_in_all_parts(parts: tuple[bool | None, ...], whole: bool | None) -> None:
+    source = mixture(**{f"part{i}": 1 for i in range(len(parts))})
+    for part, recurs in zip(source.parts.values(), parts, strict=True):
+        if recurs is not None:  # else it does not say
+            part.source.recurring = recurs
+    assert source.recurring is whole
+
+
 def test_every_part_shows_its_samples_one_after_the_other() -> None:
     shown = [sample for step in seen(mixture(images=1, videos=3), 50, batch_size=2) for sample in step]
     for part in ("images", "videos"):

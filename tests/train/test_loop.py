@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trainings import composed, curve, interrupt_after, last, numbers, same
+from vidgen_moving_shapes.training.clips import Clips
 
 from vidgen_core import train as loop
 from vidgen_core.cli import main
@@ -238,8 +239,18 @@ def test_what_cannot_be_done_is_said_before_the_first_step(
     ids=str,
 )
 def test_the_best_weights_that_nothing_will_find_are_warned_of(more: tuple[str, ...], told: bool) -> None:
-    said = doubts(compose(["model=tiny", *more], entry="train").config)
+    said = doubts(compose(["model=tiny", *more], entry="train").config, Clips())
     assert [line for line in said if "trainer.export=best needs validation" in line] == said and bool(said) is told
+
+
+def test_a_cache_of_clips_that_begin_at_random_is_warned_of(
+    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["model=tiny", "data=folder", f"data.path={stories.parent}", "data.caption=x", "data.size=32"]
+    small += ["data.frames=2", "trainer.max_steps=1", "trainer.workers=0", "trainer.cache=latents"]
+    for start, told in (("random", 1), ("middle", 0)):
+        train(compose([*small, f"data.start={start}", f"output.dir={tmp_path / start}"], entry="train"))
+        assert capsys.readouterr().err.count("or data.start=middle for the same frames every time") == told
 
 
 def test_a_checkpoint_of_another_training_is_refused(stories: Path, trained: Path) -> None:

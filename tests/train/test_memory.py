@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from trainings import composed, last, same
 
+from vidgen_core.config import compose
 from vidgen_core.data.captions import Captions
 from vidgen_core.data.sample import Batch, Draw
 from vidgen_core.errors import VidgenError
@@ -65,6 +66,23 @@ def test_what_is_on_already_is_not_offered(stories: Path, tmp_path: Path, monkey
         with pytest.raises(VidgenError, match="memory did not suffice") as told:
             train(composed(stories, tmp_path / precision, f"trainer.mixed_precision={precision}"))
         assert ("mixed_precision=bf16" in str(told.value)) is offered
+
+
+def test_the_cache_is_offered_where_the_data_shows_the_same_frames_again(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = ("data=folder", f"data.path={stories.parent}", "data.caption=x", "data.size=32", "data.frames=2")
+    for data, offered in (
+        ((*videos, "data.start=first"), True),
+        ((*videos, "data.start=random"), False),
+        (("data=moving_shapes_clips",), False),  # painted, without cache keys
+    ):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        small = ("model=tiny", "trainer.max_steps=1", "trainer.workers=0", f"output.dir={out}")
+        monkeypatch.setattr("vidgen_core.models.backbone.Backbone.predict", failing(None, 0))
+        with pytest.raises(VidgenError, match="memory did not suffice") as told:
+            train(compose([*small, *data], entry="train"))
+        assert ("trainer.cache=latents" in str(told.value)) is offered
 
 
 def test_a_reading_process_that_the_system_ends_is_told_of(

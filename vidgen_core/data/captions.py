@@ -59,6 +59,8 @@ class Captions(ItemSource):
         BadRequest: a file is missing or is not what it should be, with the line, or values do not go together.
     """
 
+    recurring = True
+
     def __init__(
         self,
         path: str | None = None,

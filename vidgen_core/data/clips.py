@@ -87,6 +87,11 @@ class Clips(ItemSource):
         """What ``maps`` bring."""
         return frozenset() if self.maps is None else frozenset(self.maps.folders)
 
+    @property
+    def recurring(self) -> bool:
+        """Whether clips begin where they began before."""
+        return self.kind == "images" or self.start != "random"
+
     def held_out(self) -> Any:
         return self._validation
 

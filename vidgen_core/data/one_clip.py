@@ -52,6 +52,7 @@ class OneClip:
     """
 
     cache: LatentCache | None = None
+    recurring = True
 
     def __init__(
         self,

@@ -142,6 +142,13 @@ def extras_of(source: Source) -> frozenset[str] | None:
     return found
 
 
+def recurring(source: Source) -> bool | None:
+    """Whether every epoch shows the same frames under the same cache keys, a source's attribute ``recurring``: False
+    where they are drawn at random, None where samples have no keys or it does not say."""
+    found: bool | None = getattr(source, "recurring", None)
+    return found
+
+
 def draw_of(
     step: int, micro: int, rank: int, *, accumulation: int, processes: int, batch_size: int, steps: int, seed: int
 ) -> Draw:

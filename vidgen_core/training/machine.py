@@ -140,7 +140,7 @@ def memory_explained(
     """Say what to switch on where the memory did not suffice, in the training or in a process that reads for it.
 
     Args:
-        caches: Whether what trains goes with the latent cache.
+        caches: Whether what trains and the data go with the latent cache.
     """
     goes_on = f"output.dir={folder} resume=true"
     try:

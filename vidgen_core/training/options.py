@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vidgen_core.data.sample import recurring
 from vidgen_core.errors import BadRequest
+
+if TYPE_CHECKING:
+    from vidgen_core.data.sample import Source
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -22,13 +26,18 @@ def check_options(options: Mapping[str, Any]) -> None:
         )
 
 
-def doubts(config: Mapping[str, Any]) -> list[str]:
-    """What the user wrote and will not get, for the beginning of a training."""
+def doubts(config: Mapping[str, Any], source: Source) -> list[str]:
+    """Settings that will not do what they are there for, as a warning each."""
     options, given = config["trainer"], config["given"]
     found = []
     if "trainer.export" in given and options["export"] == "best" and not options["validate_every"]:
         found.append(
             "trainer.export=best needs validation to know the best weights: the last will be the result. "
             "trainer.validate_every=100 validates."
+        )
+    if options["cache"] == "latents" and recurring(source) is False:
+        found.append(
+            "trainer.cache=latents finds little again where clips begin at random, and grows with every step. Use "
+            "trainer.cache=none, or data.start=middle for the same frames every time."
         )
     return found
