@@ -141,6 +141,20 @@ def test_samples_are_drawn_as_contact_sheets(stories: Path, tmp_path: Path) -> N
     assert [sheet[:13] for sheet in sheets] == ["step_00000002", "step_00000004"]
 
 
+@pytest.mark.parametrize("refused", ["planned", "ContactSheet.close"])
+def test_samples_that_cannot_be_made_end_no_training(
+    refused: str, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"vidgen_core.training.validation.{refused}", full)
+    small = ("prompt=one", "num_frames=2", "height=32", "width=32", "num_inference_steps=1")
+    train(composed(stories, tmp_path / "run", *small, "trainer.sample_every=1", "trainer.max_steps=1"))
+    assert "no samples at step 1: [Errno 28] No space left" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model").is_dir()
+
+
 def test_frozen_parts_stay_as_they_are(stories: Path, tmp_path: Path) -> None:
     train(composed(stories, tmp_path / "run", "trainer.trainable=temporal"))
     assert all("temp_convs" in name or "temp_attentions" in name for name in last(tmp_path / "run"))

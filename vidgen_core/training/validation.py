@@ -79,21 +79,20 @@ def draw_samples(run: Run, requests: list[Request], folder: Path, step: int) -> 
     """One contact sheet for each video of the requests, sampled with the weights that are in place."""
     files: list[Path] = []
     for request in requests:
-        sample = Run(request, run.config, run.moments)
-        sample.backbone = run.backbone
-        sample.groups = planned(sample)
-        sample.place(run.backbone, run.placement)
-        sheets = [
-            ContactSheet(folder / f"step_{step:08d}_{video.name or f'{video.index:03d}'}.png", video.scenes)
-            for video in request.videos
-        ]
         try:
+            sample = Run(request, run.config, run.moments)
+            sample.backbone = run.backbone
+            sample.groups = planned(sample)
+            sample.place(run.backbone, run.placement)
+            sheets = [
+                ContactSheet(folder / f"step_{step:08d}_{video.name or f'{video.index:03d}'}.png", video.scenes)
+                for video in request.videos
+            ]
             for block in frames(sample):
                 for sheet, pixels in zip(sheets, block.pixels(), strict=True):
                     sheet.write(pixels)
-        except Exception as error:  # early weights may give what is no number; nothing here may end a training
+            folder.mkdir(parents=True, exist_ok=True)
+            files += [file for sheet in sheets for file in sheet.close()]
+        except Exception as error:  # early weights give what is no number, a disk is full; none may end a training
             run.warn(f"no samples at step {step}: {' '.join(str(error).split())[:200]}")
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        files += [file for sheet in sheets for file in sheet.close()]
     return files
