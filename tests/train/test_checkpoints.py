@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from test_loop import interrupted
 from trainings import composed, curve, last, same
 
-from vidgen_core.errors import BadRequest
+from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.train import train
 from vidgen_core.training.checkpoints import Checkpoints
 
@@ -44,9 +44,9 @@ def same_bytes(first: Path, second: Path) -> bool:
     return first.read_bytes() == second.read_bytes()
 
 
-def checkpoints(folder: Path, *names: str, size: int = 2) -> Checkpoints:
+def checkpoints(folder: Path, *names: str, size: int = 2, keep: int = 1) -> Checkpoints:
     weights = {name: torch.nn.Parameter(torch.zeros(size)) for name in names}
-    return Checkpoints(folder, Accelerator(cpu=True), weights, None, keep=1, samples=1)
+    return Checkpoints(folder, Accelerator(cpu=True), weights, None, keep=keep, samples=1)
 
 
 def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
@@ -86,3 +86,12 @@ def test_a_training_whose_list_grew_meanwhile_is_not_resumed(stories: Path, tmp_
     grown.write_text(stories.read_text() + stories.read_text().splitlines()[0] + "\n")
     with pytest.raises(BadRequest, match="of 6 items, which has 7 now"):
         train(composed(grown, tmp_path / "run", "resume=true"))
+
+
+def test_a_checkpoint_that_is_whole_is_gone_on_from_though_the_disk_refused_its_note(tmp_path: Path) -> None:
+    saved = checkpoints(tmp_path, "weight", keep=2)
+    saved.save(1)
+    (tmp_path / ".index.json").mkdir()  # where the note is written first
+    with pytest.raises(VidgenError, match=r"index.json' could not be written.*step_00000002' stays"):
+        saved.save(2)
+    assert saved.index["last"] == "step_00000001" and checkpoints(tmp_path, "weight").load() == 2

@@ -78,7 +78,7 @@ class Checkpoints:
     def save(self, step: int) -> None:
         """Write the checkpoint after ``step`` optimiser steps. Raises VidgenError where the disk refuses."""
         name = f"step_{step:08d}"
-        if self.index.get("last") == name and (self.folder / name / STATE).is_file():
+        if (self.folder / name / STATE).is_file():
             return
 
         def write(fresh: Path) -> None:
@@ -161,15 +161,16 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------- files
 
+    def _whole(self) -> list[Path]:
+        """The checkpoints to go on from, oldest first: what has its place was written whole, noted or not."""
+        return sorted(file.parent for file in self.folder.glob(f"step_*/{STATE}"))
+
     def _newest(self) -> Path | None:
-        """The last checkpoint that is whole: the one of the index, or where that was lost, the newest there is."""
-        last = self.index.get("last")
-        if last is not None and (self.folder / last / STATE).is_file():
-            return self.folder / last
-        whole = sorted(file.parent for file in self.folder.glob(f"step_*/{STATE}"))
-        if last is not None and not whole:
+        """The last checkpoint that is whole. The index does not decide: a crash may have come before its note."""
+        found, last = self._whole(), self.index.get("last")
+        if last is not None and not found:
             raise BadRequest(f"The checkpoint '{self.folder / last}' is gone, and there is no other. Start anew.")
-        return whole[-1] if whole else None
+        return found[-1] if found else None
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         weights.clear()  # accelerate is to save no model: most of it is frozen
@@ -196,10 +197,9 @@ class Checkpoints:
 
     def _write_whole(self, name: str, write: Callable[[Path], None]) -> None:
         fresh, final = self.folder / f".{name}.unfinished", self.folder / name
-        main, last = self.accelerator.is_main_process, self.index.get("last")
-        stays = f"The checkpoint '{self.folder / last}' stays" if last else "No checkpoint was written before"
+        main = self.accelerator.is_main_process
         try:
-            with disk_explained(final, stays):
+            with disk_explained(final, self._stays()):
                 if main:
                     shutil.rmtree(fresh, ignore_errors=True)
                     fresh.mkdir(parents=True)
@@ -227,14 +227,19 @@ class Checkpoints:
         if summed([error is not None], self.accelerator)[0]:
             raise error or VidgenError("Another process could not write its part of the checkpoint.")
 
+    def _stays(self) -> str:
+        found = self._whole()
+        return f"The checkpoint '{found[-1]}' stays" if found else "No checkpoint was written before"
+
     def _note(self, **entries: Any) -> None:
         if self.accelerator.is_main_process:
-            fresh = self.folder / ".index.json"
-            fresh.write_text(json.dumps({**self.index, **entries}))
-            fresh.replace(self.folder / "index.json")
+            file, fresh = self.folder / "index.json", self.folder / ".index.json"
+            with disk_explained(file, self._stays()):
+                fresh.write_text(json.dumps({**self.index, **entries}))
+                fresh.replace(file)
 
     def _retire(self, newest: str) -> None:
-        # Later ones than the newest were left by a crash before they were noted; the training has gone on from before.
+        # A later one than the newest is not whole, or the training would have gone on from it.
         if self.accelerator.is_main_process:
             found = sorted(path for path in self.folder.glob("step_*"))
             for old in [p for p in found if p.name > newest] + [p for p in found if p.name <= newest][: -self.keep]:

@@ -96,7 +96,8 @@ class TrainingLog:
             if name not in self.skipped:
                 self.skipped[name] = reason
                 if self._accelerator.is_main_process:
-                    with self._skipped_file.open("a") as file:
+                    told = (self._skipped_file, "The checkpoints stay")
+                    with disk_explained(*told), self._skipped_file.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
                 self.say(f"skipped {len(self.skipped)}: {name} ({reason})")
 
