@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,36 @@ def test_a_checkpoint_that_is_whole_is_gone_on_from_though_the_disk_refused_its_
     with pytest.raises(VidgenError, match=r"index.json' could not be written.*step_00000002' stays"):
         saved.save(2)
     assert saved.index["last"] == "step_00000001" and checkpoints(tmp_path, "weight").load() == 2
+
+
+@pytest.mark.parametrize("file", ["trained.safetensors", "random_states_0.pkl", "state.json"])
+def test_a_checkpoint_that_the_disk_does_not_take_in_the_end_has_no_place(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int) -> None:
+        if os.path.samestat(os.fstat(number), (tmp_path / f".step_00000001.unfinished/{file}").stat()):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VidgenError, match="the disk is full"):
+        checkpoints(tmp_path, "weight").save(1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def trained(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(composed(stories, out, "trainer.keep=2"))
+    return out
+
+
+@pytest.mark.parametrize("file", ["trained.safetensors", "averaged.safetensors", "optimizer.bin", "state.json"])
+def test_a_damaged_checkpoint_is_named_with_the_one_that_takes_its_place(
+    file: str, stories: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    damaged = out / "checkpoints" / "step_00000004" / file
+    os.truncate(damaged, damaged.stat().st_size // 2)
+    with pytest.raises(VidgenError, match=r"step_00000004' cannot be read.*remove that folder.*from '.*step_00000002'"):
+        train(composed(stories, out, "resume=true"))

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidgen_core.errors import BadRequest, VidgenError
-from vidgen_core.training.disk import disk_explained
+from vidgen_core.training.disk import disk_explained, to_disk
 from vidgen_core.training.reading import summed
 from vidgen_core.training.sharding import spread_as, whole
 
@@ -114,37 +114,22 @@ class Checkpoints:
 
         The processes may be another number, as long as a step has as many samples: they go on with the samples and the
         noise that were due, but dropout is drawn for each process. Raises BadRequest for one of another number of
-        samples, of data of another length, or of other parameters.
+        samples, of data of another length, or of other parameters, and VidgenError for one that is damaged.
         """
         folder = self._newest()
         if folder is None:
             return 0
-        state = json.loads((folder / STATE).read_text())
-        if state["samples"] != self.samples:
-            raise BadRequest(
-                f"'{folder}' is of a training with {state['samples']} samples a step, this one has {self.samples}. "
-                "trainer.batch_size, trainer.accumulation and the processes may change as long as their product stays."
-            )
-        before = state.get("items", self.items)  # older checkpoints do not tell
-        if before != self.items:
-            raise BadRequest(
-                f"'{folder}' is of a training on data of {before} items, which has {self.items} now: steps would show "
-                "others, and epochs take another number of steps. Give the data as it was, or train it as it is in "
-                "another output.dir."
-            )
-        if state.get("fsdp", False) != self._by_fsdp:
-            kind = "without" if self._by_fsdp else "with"
-            raise BadRequest(f"'{folder}' was written {kind} FSDP. Start the training as it was started then.")
-        # Without a gradient scaler (bf16, fp32) there is none to load: one that is new here begins anew.
-        scaler = self.accelerator.scaler
-        self.accelerator.scaler = scaler if (folder / SCALER_NAME).is_file() else None
-        self.accelerator.load_state(str(folder))
-        self.accelerator.scaler = scaler
-        if self.averaged is not None:
-            shadow = load_file(folder / AVERAGED)
-            kept = [spread_as(shadow[name], parameter) for name, parameter in self.trainables.items()]
-            self.averaged.load_state_dict(state["averaged"] | {"shadow_params": kept})
-        return int(state["step"])
+        try:
+            return self._restore(folder)
+        except (VidgenError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # every reader has words of its own, and FSDP's is no Exception
+            older = self._whole()[:-1]
+            mend = f"resume=true then goes on from '{older[-1]}'" if older else "there is no other, so start anew"
+            raise VidgenError(
+                f"The checkpoint '{folder}' cannot be read ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}). If it is damaged, remove that folder; {mend}."
+            ) from error
 
     def final_weights(self) -> dict[str, Tensor]:
         """Name -> the averaged parameter where there are averages, else the parameter itself; on the CPU."""
@@ -171,6 +156,34 @@ class Checkpoints:
         if last is not None and not found:
             raise BadRequest(f"The checkpoint '{self.folder / last}' is gone, and there is no other. Start anew.")
         return found[-1] if found else None
+
+    def _restore(self, folder: Path) -> int:
+        state = json.loads((folder / STATE).read_text())
+        if state["samples"] != self.samples:
+            raise BadRequest(
+                f"'{folder}' is of a training with {state['samples']} samples a step, this one has {self.samples}. "
+                "trainer.batch_size, trainer.accumulation and the processes may change as long as their product stays."
+            )
+        before = state.get("items", self.items)  # older checkpoints do not tell
+        if before != self.items:
+            raise BadRequest(
+                f"'{folder}' is of a training on data of {before} items, which has {self.items} now: steps would show "
+                "others, and epochs take another number of steps. Give the data as it was, or train it as it is in "
+                "another output.dir."
+            )
+        if state.get("fsdp", False) != self._by_fsdp:
+            kind = "without" if self._by_fsdp else "with"
+            raise BadRequest(f"'{folder}' was written {kind} FSDP. Start the training as it was started then.")
+        # Without a gradient scaler (bf16, fp32) there is none to load: one that is new here begins anew.
+        scaler = self.accelerator.scaler
+        self.accelerator.scaler = scaler if (folder / SCALER_NAME).is_file() else None
+        self.accelerator.load_state(str(folder))
+        self.accelerator.scaler = scaler
+        if self.averaged is not None:
+            shadow = load_file(folder / AVERAGED)
+            kept = [spread_as(shadow[name], parameter) for name, parameter in self.trainables.items()]
+            self.averaged.load_state_dict(state["averaged"] | {"shadow_params": kept})
+        return int(state["step"])
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
         weights.clear()  # accelerate is to save no model: most of it is frozen
@@ -206,6 +219,7 @@ class Checkpoints:
                 self.accelerator.wait_for_everyone()
                 self._write_together(partial(write, fresh))
                 if main:
+                    to_disk(fresh)
                     old = self.folder / f".{name}.old"
                     if final.exists():
                         final.rename(old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,14 @@ def disk_explained(
         raise VidgenError(
             f"'{path}' could not be written: {'the disk is full' if full else error}. {stays}; {mend}."
         ) from error
+
+
+def to_disk(folder: Path) -> None:
+    """Have what the folder holds on the disk itself, so that it is whole after a loss of power too."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
 
 
 def put_whole(path: Path, write: Callable[[Path], None], *told: str) -> Path:
