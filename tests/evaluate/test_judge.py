@@ -173,8 +173,16 @@ def test_a_second_run_asks_for_all_that_failed_and_could_not_be_read(tmp_path) -
         for story in stories:
             judge.scores(story)
     assert (judge.account()["kept"], judge.account()["failed"]) == (6, 6)
-    unreadable = Judge(Speaker(*["nonsense"] * 12))
-    assert all(unreadable.scores(story)["text"] is None for story in stories)
+
+
+def test_a_judge_that_can_never_be_read_ends_the_command(tmp_path) -> None:
+    stories = [video(tmp_path / f"{i}.mp4", shade=40 * i) for i in range(6)]
+    judge = Judge(Speaker(*["nonsense"] * 5))
+    with pytest.raises(VidgenError, match="failed 5 times.*cannot be read: nonsense"):
+        for story in stories:
+            judge.scores(story)
+    once = Judge(Speaker(YES, *["nonsense"] * 5))
+    assert [once.scores(story)["text"] for story in stories] == [0.0, *[None] * 5]
 
 
 def test_the_published_rule_shows_its_frames_and_refuses_too_few(tmp_path) -> None:
@@ -264,6 +272,15 @@ def test_a_reply_without_an_answer_is_no_answer(endpoint) -> None:
     url, _ = endpoint((200, {}, {"choices": []}))
     with pytest.raises(NoAnswer, match="holds no answer"):
         Endpoint("seer", url, retries=0).answer(["?"], 300)
+
+
+def test_an_answer_that_the_limit_of_tokens_cut_off_is_told_with_the_key_that_raises_it(
+    endpoint, tmp_path, capsys
+) -> None:
+    choice = {"message": {"content": None}, "finish_reason": "length"}
+    url, _ = endpoint((200, {}, {"choices": [choice]}))
+    assert Judge(Endpoint("seer", url)).scores(video(tmp_path / "a.mp4"))["text"] is None
+    assert "it is empty (cut off at judge.most_tokens=300; give it more)" in capsys.readouterr().err
 
 
 def test_a_wrong_key_ends_the_command_at_once(endpoint) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("asked", "kept", "failed", "tokens in", "tokens out")
 GIVE_UP = 5
-"""Stories without any answer one after the other, after which the judge is taken to be gone."""
+"""Stories without an answer one after the other, after which the judge is taken to be gone or unable."""
 
 
 class NoAnswer(VidgenError):
@@ -34,11 +34,12 @@ class NoAnswer(VidgenError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a judge said, and the tokens that it read and wrote."""
+    """What a judge said, the tokens that it read and wrote, and whether their limit cut it short."""
 
     text: str
     tokens_in: int = 0
     tokens_out: int = 0
+    cut: bool = False
 
 
 class Speaker(Protocol):
@@ -125,23 +126,17 @@ class Judge:
         try:
             answer = self.speaker.answer(parts, self.most_tokens)
         except NoAnswer as error:
-            message = f"no answer for '{footage.name}': {error}"
-            self._failed(message)
-            self._in_a_row += 1
-            if self._in_a_row >= GIVE_UP:
-                raise VidgenError(
-                    f"The judge failed {GIVE_UP} times one after the other; the last: {message}. Its other answers are "
-                    "kept: the same command goes on with what is left."
-                ) from error
+            self._failed(f"no answer for '{footage.name}': {error}", answered=False)
             return dict.fromkeys(LABELS)
-        self._in_a_row = 0
         self._counts["tokens in"] += answer.tokens_in
         self._counts["tokens out"] += answer.tokens_out
         found = self._read(answer.text)
         if None in found.values():
-            said = " ".join(answer.text.split())[:120]
-            self._failed(f"the answer for '{footage.name}' cannot be read: {said}")
+            said = " ".join(answer.text.split())[:120] or "it is empty"
+            more = f" (cut off at judge.most_tokens={self.most_tokens}; give it more)" if answer.cut else ""
+            self._failed(f"the answer for '{footage.name}' cannot be read: {said}{more}", answered=True)
             return found
+        self._in_a_row = 0
         self._kept[key] = answer
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -156,9 +151,16 @@ class Judge:
         found = published_scores(text)
         return dict(zip(LABELS, found, strict=True)) if found else dict.fromkeys(LABELS)
 
-    def _failed(self, message: str) -> None:
+    def _failed(self, message: str, answered: bool) -> None:
         self._counts["failed"] += 1
         print(f"judge: {message}", file=sys.stderr, flush=True)
+        # A judge that could be read before can answer: five stories that it never answers well must not stop the rest.
+        self._in_a_row = 0 if answered and self._kept else self._in_a_row + 1
+        if self._in_a_row >= GIVE_UP:
+            raise VidgenError(
+                f"The judge failed {GIVE_UP} times one after the other; the last: {message}. Its other answers are "
+                "kept: the same command goes on with what is left."
+            )
 
     def _key(self, parts: Sequence[str | np.ndarray]) -> str:
         digest = hashlib.sha256(f"{self.speaker.name}\0{self.rule}\0{self.most_tokens}".encode())

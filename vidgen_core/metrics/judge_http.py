@@ -143,13 +143,14 @@ def _content(part: str | np.ndarray) -> dict[str, Any]:
 
 def _answer_in(reply: Any) -> Answer:
     try:
-        text = reply["choices"][0]["message"]["content"]
+        choice = reply["choices"][0]
+        text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
         usage = reply.get("usage") or {}
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"the reply holds no answer: {str(reply)[:200]}") from error
     if isinstance(text, list):  # some servers answer in parts
         text = "".join(part.get("text", "") for part in text if isinstance(part, dict))
-    return Answer(str(text or ""), int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+    return Answer(str(text or ""), int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), cut)
 
 
 def _refusal(url: str, model: str, code: int, said: str) -> str:

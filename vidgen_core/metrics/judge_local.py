@@ -86,4 +86,5 @@ class LocalModel:
         tokens = self._model.generate(**inputs, max_new_tokens=most_tokens, do_sample=False)
         given = inputs["input_ids"].shape[1]
         said = self._processor.batch_decode(tokens[:, given:], skip_special_tokens=True)[0]
-        return Answer(said, given, tokens.shape[1] - given)
+        written = tokens.shape[1] - given
+        return Answer(said, given, written, cut=written >= most_tokens)
