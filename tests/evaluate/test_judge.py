@@ -290,6 +290,20 @@ def test_a_wrong_key_ends_the_command_at_once(endpoint) -> None:
     assert len(seen) == 1
 
 
+def test_a_story_that_an_endpoint_will_not_look_at_stops_no_others(endpoint, tmp_path, capsys) -> None:
+    url, seen = endpoint(said(YES), (403, {}, {"error": "moderated"}), said(YES))
+    stories = [video(tmp_path / f"{i}.mp4", shade=90 * i) for i in range(3)]
+    judge = Judge(Endpoint("seer", url))
+    assert [judge.scores(story)["entity"] for story in stories] == [1.0, None, 1.0]
+    assert "no answer for '1'" in capsys.readouterr().err and len(seen) == 3
+
+
+def test_an_endpoint_that_forbids_before_it_ever_answered_ends_the_command(endpoint, tmp_path) -> None:
+    url, _ = endpoint((403, {}, {"error": "not for you"}))
+    with pytest.raises(BadRequest, match="forbids it.*not for you"):
+        Judge(Endpoint("seer", url)).scores(video(tmp_path / "a.mp4"))
+
+
 def test_what_the_endpoint_refuses_is_left_out_of_every_question_and_takes_no_try(endpoint) -> None:
     refusals = ({"error": "use max_completion_tokens instead of max_tokens"}, {"error": "temperature has to be 1"})
     url, seen = endpoint(*((400, {}, refusal) for refusal in refusals), said(YES))

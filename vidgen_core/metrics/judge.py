@@ -32,6 +32,10 @@ class NoAnswer(VidgenError):
     """A judge did not answer this time; another story may fare better."""
 
 
+class Forbidden(BadRequest):
+    """A judge may not be asked at all; or, where it has answered before, it will not look at this story."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a judge said, the tokens that it read and wrote, and whether their limit cut it short."""
@@ -49,7 +53,7 @@ class Speaker(Protocol):
     """Tells answers of one model from those of another."""
 
     def answer(self, parts: Sequence[str | np.ndarray], most_tokens: int) -> Answer:
-        """The answer to one message. Raises NoAnswer for a failure of this message alone."""
+        """The answer to one message. Raises NoAnswer for a failure of this message alone, Forbidden where it may be."""
         ...
 
 
@@ -125,7 +129,9 @@ class Judge:
         self._counts["asked"] += 1
         try:
             answer = self.speaker.answer(parts, self.most_tokens)
-        except NoAnswer as error:
+        except (NoAnswer, Forbidden) as error:
+            if isinstance(error, Forbidden) and not self._kept:
+                raise
             self._failed(f"no answer for '{footage.name}': {error}", answered=False)
             return dict.fromkeys(LABELS)
         self._counts["tokens in"] += answer.tokens_in

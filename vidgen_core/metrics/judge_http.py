@@ -14,7 +14,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest
-from vidgen_core.metrics.judge import Answer, Judge, NoAnswer
+from vidgen_core.metrics.judge import Answer, Forbidden, Judge, NoAnswer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,8 @@ class Endpoint:
                 if self._corrected(error.code, said):
                     continue
                 if error.code in (401, 403, 404):
-                    raise BadRequest(_refusal(self._url, self.name, error.code, said)) from error
+                    kind = Forbidden if error.code == 403 else BadRequest
+                    raise kind(_refusal(self._url, self.name, error.code, said)) from error
                 reason, wait = f"status {error.code}: {said}", _seconds(error.headers.get("Retry-After"))
                 if error.code not in PASSING:
                     break
