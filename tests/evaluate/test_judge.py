@@ -156,6 +156,9 @@ def test_answers_are_kept_and_failures_asked_again(tmp_path) -> None:
     again.keep(tmp_path / "answers.jsonl")
     assert [again.scores(story)["entity"] for story in stories] == [1.0, 1.0]
     assert (again.account()["kept"], again.account()["asked"]) == (1, 1)
+    third = Judge(Speaker())
+    third.keep(tmp_path / "answers.jsonl")  # the torn line did not swallow the answer after it
+    assert [third.scores(story)["entity"] for story in stories] == [1.0, 1.0]
 
 
 def test_a_judge_that_has_gone_ends_the_command(tmp_path) -> None:

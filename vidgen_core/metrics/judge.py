@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.json_lines import add_line
 from vidgen_core.metrics.footage import Footage
 from vidgen_core.metrics.judge_answers import LABELS, published_scores, question, scores
 from vidgen_core.metrics.judge_frames import PER_SCENE, published_indices, scene_indices
@@ -147,8 +148,7 @@ class Judge:
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             entry = {"key": key, "story": footage.name, "text": answer.text}
-            with self._file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({**entry, "in": answer.tokens_in, "out": answer.tokens_out}) + "\n")
+            add_line(self._file, json.dumps({**entry, "in": answer.tokens_in, "out": answer.tokens_out}))
         return found
 
     def _read(self, text: str) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from vidgen_core.json_lines import add_line
 from vidgen_core.training.disk import disk_explained
 
 if TYPE_CHECKING:
@@ -96,9 +97,9 @@ class TrainingLog:
             if name not in self.skipped:
                 self.skipped[name] = reason
                 if self._accelerator.is_main_process:
-                    told = (self._skipped_file, "The checkpoints stay")
-                    with disk_explained(*told), self._skipped_file.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps({"item": name, "reason": reason}, ensure_ascii=False) + "\n")
+                    with disk_explained(self._skipped_file, "The checkpoints stay"):
+                        entry = json.dumps({"item": name, "reason": reason}, ensure_ascii=False)
+                        add_line(self._skipped_file, entry)
                 self.say(f"skipped {len(self.skipped)}: {name} ({reason})")
 
     def leave_out(self, step: int, samples: Sequence[tuple[str, bool]]) -> None:
