@@ -25,6 +25,9 @@ FREE = (
 BOUND = ("output.crf",)
 """Keys among them that may not: packets of two qualities cannot share the header of one file."""
 
+LOCK = ".lock"
+"""What a training holds while it writes to its folder; it stays there, empty."""
+
 
 def choose_folder(config: Mapping[str, Any]) -> Path:
     """``output.dir``, or a folder under ``output.root`` that is not there yet, named by time and methods.
@@ -73,7 +76,7 @@ def is_resumed(folder: Path, config: Mapping[str, Any]) -> bool:
     if not found.is_file():
         if config["resume"]:
             raise BadRequest(f"resume=true, but '{folder}' holds no run. Leave resume out to start one there.")
-        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        if folder.is_dir() and any(file.name != LOCK for file in folder.iterdir()) and not overwrite:
             raise BadRequest(f"The folder '{folder}' is not empty. Give another output.dir, or output.overwrite=true.")
         return False
     if config["resume"]:

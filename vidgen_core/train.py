@@ -35,6 +35,7 @@ from vidgen_core.training.export import write_result
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
 from vidgen_core.training.interrupts import Interrupts
 from vidgen_core.training.learner import Learner, choose_trainables, dropout_of, parameters_of
+from vidgen_core.training.lock import lock
 from vidgen_core.training.log import TrainingLog
 from vidgen_core.training.machine import agreed, make_accelerator, memory_explained, rescued
 from vidgen_core.training.optimiser import make_average, make_optimiser, make_schedule
@@ -72,8 +73,8 @@ def train(composed: Composed) -> list[Path]:
     accelerator = make_accelerator(config, chosen)
     samples = options["batch_size"] * options["accumulation"] * accelerator.num_processes
     steps = number_of_steps(options, source, samples)
-    folder = claimed(chosen, config, resumed, accelerator)
     with ExitStack() as stack:
+        folder = claimed(chosen, run, resumed, accelerator, stack)
         stack.enter_context(memory_explained(options, lambda: caches(run, source), accelerator, folder))
         open_for_training(run, accelerator, stack)
         learner = Learner(run, choose_trainables(run))
@@ -239,11 +240,15 @@ def open_for_training(run: Run, accelerator: Any, stack: ExitStack) -> None:
     backbone.methods.to(accelerator.device)
 
 
-def claimed(chosen: Path, config: Any, resumed: bool, accelerator: Any) -> Path:
-    """The training's folder, the same in every process; what an overwritten run left of itself is removed."""
+def claimed(chosen: Path, run: Run, resumed: bool, accelerator: Any, stack: ExitStack) -> Path:
+    """The training's folder, the same in every process and locked by the main one for as long as the stack is open.
+
+    What an overwritten run left of itself is removed.
+    """
     folder = chosen
     if accelerator.is_main_process:
-        folder, _ = claim_folder(chosen, config)
+        folder, _ = claim_folder(chosen, run.config)
+        lock(folder, stack, run.warn)
         for name in () if resumed else ("checkpoints", "samples", "model", "methods"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in () if resumed else ("run.yaml", "log.jsonl", "skipped.jsonl"):
