@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 def beside_the_weights(run: Run, name: str) -> Path | None:
     """The folder of that name beside what was tuned, or in the folder of an inflated model.
 
-    None where the weights are nobody's, or are being trained: no file says what they are at this step.
+    None where the weights are nobody's, lie in no folder here, or are being trained: no file says what they are then.
     """
     if "trainer" in run.config:
         return None
     if run.config["tuned"] is not None:
         tuned = Path(str(run.config["tuned"])).expanduser()
         return (tuned if tuned.is_dir() else tuned.parent) / name
-    return located(run.config["model"]["path"]) / name if carried(run.backbone.denoiser) else None
+    if not carried(run.backbone.denoiser):
+        return None
+    folder = located(run.config["model"]["path"])
+    # A hub id is no folder here, and one made by its name would be taken for the model.
+    return folder / name if folder.is_dir() else None
 
 
 def read(file: Path | None, names: Collection[str]) -> dict[str, Tensor] | None:

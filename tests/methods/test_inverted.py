@@ -11,6 +11,7 @@ import pytest
 import torch
 from one_shot import QUICK, tune
 from safetensors import SafetensorError
+from vidgen_tune_a_video import clip_cache
 from vidgen_tune_a_video.inverted import clean_latents
 from vidgen_tune_a_video.method import build
 
@@ -98,6 +99,16 @@ def test_what_is_kept_and_damaged_is_made_again(edit: Edit, tmp_path: Path) -> N
     again = vg.generate(**edit, **{"output.dir": tmp_path / "again"})
     assert (made.frames == again.frames).all()
     assert file.read_bytes() == whole
+
+
+def test_nothing_is_kept_beside_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = testing.make_run(testing.request(), config={"model": {"path": "owner/name"}})
+    run.backbone = tiny.build_image()
+    run.backbone.denoiser.carried = {"attn_temp": torch.zeros(1)}
+    assert clip_cache.beside_the_weights(run, "inverted") is None
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert clip_cache.beside_the_weights(run, "inverted") == Path("owner/name/inverted")
 
 
 def kept(folder: Path) -> Path:
