@@ -18,9 +18,14 @@ from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.placement import DTYPES
-from vidgen_core.run import Run, batches_of, opened
+from vidgen_core.request import single_scene
+from vidgen_core.run import Run, moments_of, opened
 from vidgen_core.training.disk import put_whole
+from vidgen_tune_a_video.method import TuneAVideo
 from vidgen_tune_a_video.published import as_3d, to_published
+
+AS_TRAINED = {"placement.device": "cpu", "placement.dtype": "fp32"}
+"""Where the model is put together: elsewhere its weights would be rounded before they are written."""
 
 UNWRITTEN = ("Nothing was written", "free some space there, or choose another folder")
 
@@ -31,13 +36,20 @@ def export(tuned: str, folder: Path, method: str = "tune_a_video", dtype: str = 
     It appears whole or not at all.
 
     Raises:
-        BadRequest: it is there already, or ``tuned`` is no tuned run; VidgenError where it cannot be written.
+        BadRequest: it is there already, or ``tuned`` is no tuned run, or one of an inflation that has no published
+            layout; VidgenError where it cannot be written.
     """
     if folder.exists():
         raise BadRequest(f"'{folder}' is there already. Choose another folder.")
-    composed = compose([], {"method": method, "tuned": tuned})
-    ((request, moments),) = list(batches_of(composed))
-    run = Run(request, composed.config, moments)
+    # No video is made, so the request is not prepared: its clip may be gone, and any prompt will do.
+    composed = compose([], {"method": method, "tuned": tuned, "prompt": "none", **AS_TRAINED})
+    inflation = composed.methods[method].get("inflation", TuneAVideo.inflation)
+    if inflation != TuneAVideo.inflation:
+        raise BadRequest(
+            f"'{tuned}' was tuned with inflation={inflation}, for whose layers the published layout has no place. Runs "
+            f"of inflation={TuneAVideo.inflation} can be written in it."
+        )
+    run = Run(single_scene(composed.request), composed.config, moments_of(composed))
     with opened(run):
         return put_whole(folder, lambda fresh: _write(run.backbone, fresh, DTYPES[dtype]), *UNWRITTEN)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from one_shot import QUICK
+from one_shot import QUICK, tune, write_clip
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from vidgen_tune_a_video import export as exporting
@@ -18,10 +18,13 @@ from vidgen_tune_a_video.export import export
 from vidgen_tune_a_video.published import as_2d, carried, read_inflated, to_published
 
 import vidgen_core as vg
+from vidgen_core import placement
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest, VidgenError
+from vidgen_core.models import tiny
 from vidgen_core.models.loading import located, read_scheduler_config
 from vidgen_core.models.tuned import scheduler_of
+from vidgen_core.provenance import write_yaml
 from vidgen_core.run import generate
 
 Tensors = dict[str, torch.Tensor]
@@ -164,3 +167,41 @@ def test_a_disk_that_is_full_leaves_no_half_of_an_export(
         export(str(embedded), tmp_path / "whole")
     assert list(tmp_path.iterdir()) == []
     assert (export(str(embedded), tmp_path / "whole") / "model_index.json").is_file()
+
+
+def test_a_run_is_exported_in_full_precision_without_its_clip_or_a_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, prompts = write_clip(tmp_path / "square.mp4"), tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"one": ["a blue square"]}))
+    looks = {"prompt": None, "prompts_file": prompts, "tune_a_video.caption": "a square"}
+    tune(tmp_path / "run", clip, **looks)
+    clip.unlink()
+    prompts.unlink()
+    monkeypatch.setattr("vidgen_core.placement.device_and_dtype", halved(placement.device_and_dtype))
+    whole = export(str(tmp_path / "run"), tmp_path / "whole")
+    written = load_file(next((whole / "unet").glob("*.safetensors")))
+    own = tiny.build_image().denoiser.state_dict()
+    assert torch.equal(written["conv_in.weight"], own["conv_in.weight"])
+
+
+def halved(choose: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """As on a device that computes in half precision unless it is told otherwise."""
+
+    def chosen(config: Any) -> Any:
+        device, dtype = choose(config)
+        return device, torch.bfloat16 if config.get("dtype", "auto") == "auto" else dtype
+
+    return chosen
+
+
+def test_a_run_tuned_with_scenes_is_exported(tmp_path: Path, clip: Path) -> None:
+    tune(tmp_path / "run", clip, method=["tune_a_video", "talc"], prompt=["a square", "it moves"])
+    assert (export(str(tmp_path / "run"), tmp_path / "whole") / "model_index.json").is_file()
+
+
+def test_a_run_of_another_inflation_has_no_place_in_the_published_layout(tmp_path: Path) -> None:
+    config = compose([], {"method": "tune_a_video", "tune_a_video.inflation": "vdm", "model": "tiny_image"}).config
+    write_yaml(tmp_path / "run.yaml", {"config": config})
+    with pytest.raises(BadRequest, match="tuned with inflation=vdm, for whose layers the published layout has no"):
+        export(str(tmp_path), tmp_path / "whole")
