@@ -73,6 +73,11 @@ class Key:
         return self.value == "null" or re.search(r"\bnull is\b", self.comment) is not None
 
     @property
+    def names_files(self) -> bool:
+        """Whether values of the key name files or folders, or hold mappings that may."""
+        return re.match(r"path|folder|list of mappings", self.comment) is not None
+
+    @property
     def told(self) -> str:
         """What is allowed and what it means: the comment, behind the default's type where it says none."""
         if not self.value or self.choices or self.numbers or re.match(_TYPED, self.comment):

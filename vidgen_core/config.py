@@ -89,9 +89,9 @@ def compose(overrides: Sequence[str], values: Mapping[str, Any] | None = None, e
     tree = compose_groups(groups, conf_packages(found), entry)
     put_options(tree, found, list(methods))
     _take_method_options(tree, list(methods))
-    if tuned:
-        take_over(tree, tuned, list(methods), "model" not in {override.key for override in asked})
     documented = _documented(catalog, choices, list(methods), entry)
+    if tuned:
+        take_over(tree, tuned, list(methods), "model" not in {override.key for override in asked}, documented)
     given = set_values(tree, asked, (*choices, "method", FILES), _method_names(found), list(methods), documented)
     config = plain(tree, {key: value for key, value in given.items() if is_literal(key)})
     config |= {"method": list(methods), "choices": choices, "given": sorted(given), FILES: hashes_of(files)}

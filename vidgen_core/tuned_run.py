@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidgen_core.errors import BadRequest
 from vidgen_core.overrides import Override
 
+if TYPE_CHECKING:
+    from vidgen_core.catalog import Key
+
 CLIP = "clip"
 """What ``run.yaml`` of a training calls ``places_of_clip``."""
+
+STARTED = "started_in"
+"""Below it, the working directory of the training."""
 
 SIZES = ("num_frames", "height", "width", "fps")
 """Request keys that are taken over."""
@@ -38,24 +44,52 @@ def tuned_config(tuned: str | Path | None) -> dict[str, Any]:
 
     told = read_provenance(record)
     config: dict[str, Any] = told["config"]
-    places = [path / place for place in told.get(CLIP) or ()]
-    config["video"] = next((str(place) for place in places if place.exists()), config["video"])
+    places = told.get(CLIP) or {}
+    places = places if isinstance(places, Mapping) else {CLIP: places}  # as earlier versions wrote them
+    clips = [path / place for place in places.get(CLIP) or ()]
+    config["video"] = next((str(place) for place in clips if place.exists()), config["video"])
+    config[STARTED] = [str(path / place) for place in places.get(STARTED) or ()]
+    if isinstance(config["model"].get("path"), str):
+        config["model"]["path"] = _placed(config["model"]["path"], config[STARTED])
     return config
 
 
-def places_of_clip(video: str | None, folder: Path) -> list[str]:
-    """Where a run in ``folder`` may find its clip again, whatever the working directory: the absolute path, and the
-    path from the folder, for a run that is moved together with its clip. None for what lies in no folder."""
+def places_of_clip(video: str | None, folder: Path) -> dict[str, list[str]]:
+    """Where a run in ``folder`` may find its clip again, and the folder that it was started in, whatever the working
+    directory: the absolute path, and the path from the folder, for a run that is moved together with them. Nothing of a
+    clip that lies in no folder."""
     from vidgen_core.models.loading import PACKAGE
 
-    if not video or video.startswith(PACKAGE):
-        return []
-    place = Path(video).expanduser().absolute()
-    return [str(place), os.path.relpath(place, folder.absolute())]
+    told = {STARTED: Path.cwd()}
+    if video and not video.startswith(PACKAGE):
+        told[CLIP] = Path(video).expanduser().absolute()
+    return {what: [str(place), os.path.relpath(place, folder.absolute())] for what, place in told.items()}
 
 
-def take_over(tree: Any, record: Mapping[str, Any], methods: Sequence[str], same_model: bool) -> None:
-    """The tuned run's model and the options of its methods in the composed tree; what the user writes is set later."""
+def _placed(value: Any, starts: Sequence[str]) -> Any:
+    """A value with every path in it that leads somewhere from where the tuning was started, as it is found now."""
+    if isinstance(value, Mapping):
+        return {key: _placed(inner, starts) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_placed(inner, starts) for inner in value]
+    if not isinstance(value, str) or not value:
+        return value
+    found = (Path(start) / value for start in starts)
+    return next((str(place) for place in found if place.exists()), value)
+
+
+def take_over(
+    tree: Any,
+    record: Mapping[str, Any],
+    methods: Sequence[str],
+    same_model: bool,
+    documented: Mapping[str, Key],
+) -> None:
+    """The tuned run's model and the options of its methods in the composed tree; what the user writes is set later.
+
+    Args:
+        documented: How options are documented; those that name files are found again as the clip is.
+    """
     from omegaconf import OmegaConf
 
     if same_model:
@@ -64,7 +98,10 @@ def take_over(tree: Any, record: Mapping[str, Any], methods: Sequence[str], same
     for name in methods:
         for key, value in (record["methods"].get(name) or {}).items():
             if key in tree["methods"][name] and not key.endswith(("_target_", "_defaults")):
-                OmegaConf.update(tree, f"methods.{name}.{key}", value, merge=False)
+                full = f"methods.{name}.{key}"
+                if full in documented and documented[full].names_files:
+                    value = _placed(value, record[STARTED])
+                OmegaConf.update(tree, full, value, merge=False)
 
 
 def take_clip(config: dict[str, Any], record: Mapping[str, Any], given: Collection[str]) -> None:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from little_data import write_video
@@ -15,7 +17,9 @@ from little_data import write_video
 from vidgen_core.api import train
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest
+from vidgen_core.models import tiny
 from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.video import read_video
 
 SMALL = {"model": "tiny_image", "num_frames": 2, "height": 32, "width": 32, "trainer.workers": 0}
 
@@ -45,6 +49,35 @@ def test_a_clip_named_by_a_relative_path_is_found_from_elsewhere_and_after_a_mov
     assert found.resolve() == tmp_path / "moved" / "clips" / "wall.mp4"
     found.unlink()
     assert clip_of(tmp_path / "moved" / "runs" / "wall") == Path("clips/wall.mp4")  # as it was written
+
+
+def test_all_files_that_a_tuning_named_are_found_from_elsewhere_and_after_a_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, clip = tmp_path / "work", write_video(tmp_path / "wall.mp4")
+    tiny.build_image(in_channels=5).save(work / "base", torch.float32)
+    np.save(work / "maps.npy", np.random.default_rng(0).random((len(read_video(clip)), 4, 4), dtype=np.float32))
+    monkeypatch.chdir(work)
+    named = {"model.path": "base", "depth.maps": "maps.npy", "depth.estimator": "base"}
+    edits = [{"from": "maps.npy"}, {"mask": "gone.png", "shift": 0.1}]
+    tune(method="depth", model="sd2_depth", video=clip, **named, **{"depth.edit": edits, "output.dir": "runs/wall"})
+    monkeypatch.chdir(tmp_path)
+
+    def told(tuned: Path) -> list[str]:
+        config = compose([], {"method": "depth", "tuned": tuned, "prompt": "a door"}).config
+        depth = config["methods"]["depth"]
+        return [config["model"]["path"], depth["maps"], depth["estimator"], *edited(depth["edit"])]
+
+    names = ["base", "maps.npy", "base", "maps.npy"]
+    assert told(Path("work/runs/wall")) == [*(str(work / name) for name in names), "gone.png"]
+    work.rename(tmp_path / "moved")
+    *found, gone = told(tmp_path / "moved" / "runs" / "wall")
+    assert [Path(place).resolve() for place in found] == [tmp_path / "moved" / name for name in names]
+    assert gone == "gone.png"
+
+
+def edited(edits: list[dict[str, Any]]) -> list[str]:
+    return [edit.get("from") or edit["mask"] for edit in edits]
 
 
 def test_a_clip_is_encoded_once_although_batches_are_read_ahead(
