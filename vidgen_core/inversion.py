@@ -87,11 +87,10 @@ def _inverter(run: Run, steps: int) -> Any:
 
 
 def _sampler(run: Run) -> Any:
-    # The edit's own grid of timesteps: noise of another would begin at other levels than the sampling.
-    from vidgen_core.sampling import make_scheduler
+    # The edit's own, with all its options: noise of another would begin at other levels than the sampling.
+    from diffusers import DDIMScheduler
 
-    spacing = (run.config.get("scheduler") or {}).get("timestep_spacing")
-    return make_scheduler(run.backbone.sampling_config, "DDIMScheduler", timestep_spacing=spacing)
+    return DDIMScheduler.from_config(run.make_scheduler().config)
 
 
 @torch.no_grad()

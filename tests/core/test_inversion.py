@@ -60,6 +60,18 @@ def inputs(run: Run, prompt: str) -> object:
     return run.backbone.prepare(Condition(text=text), ["cond"])
 
 
+def test_options_of_the_scheduler_hold_for_the_inversion_as_for_the_sampling() -> None:
+    with run_of(prediction_type="v_prediction") as run:
+        expected = last(inversion(run, EMPTY, clean(), 5))
+    with run_of() as run:
+        run.config = {**run.config, "scheduler": {"options": {"prediction_type": "v_prediction"}}}
+        noise = last(inversion(run, EMPTY, clean(), 5))
+        assert torch.equal(noise, expected)
+        back = reconstruction(run, EMPTY, noise, 5)
+    with run_of(prediction_type="v_prediction") as run:
+        assert torch.equal(back, reconstruction(run, EMPTY, noise, 5))
+
+
 @pytest.mark.parametrize("to_one", [True, False])
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_it_walks_by_the_published_equation(kind: str, to_one: bool) -> None:

@@ -62,6 +62,15 @@ def test_stratified_timesteps_take_one_from_every_part_of_the_range() -> None:
     assert sorted(int(t) // 125 for t in timesteps) == list(range(8))
 
 
+def test_options_of_the_scheduler_that_say_what_is_predicted_hold_for_the_training_too() -> None:
+    made = learner()
+    options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "final_sigmas_type": "zero"}
+    made.run.config = {**made.run.config, "scheduler": {"name": "DPMSolverMultistepScheduler", "options": options}}
+    found = seen(made, batch_of("a"))
+    expected = found.scheduler.get_velocity(found.latents, found.noise, found.timesteps)
+    assert torch.equal(found.target, expected) and not torch.equal(found.target, found.noise)
+
+
 def test_offset_noise_is_equal_over_the_cells_of_a_frame() -> None:
     plain, moved = (seen(learner(Denoising(offset_noise=s)), batch_of("a")).noise for s in (0.0, 0.5))
     offset = moved - plain

@@ -6,6 +6,7 @@ B samples, C channels, F frames, h w latent cells. Everything random is keyed by
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,13 +89,18 @@ class Denoising:
         return encoded(run, batch, self.posterior)
 
     def noise_schedule(self, run: Run) -> Any:
-        """DDPM with the checkpoint's betas, made once."""
+        """DDPM with the checkpoint's betas, made once; options of the scheduler that it shares hold as in sampling."""
         if self._scheduler is None:
             from diffusers import DDPMScheduler
 
             from vidgen_core.sampling import make_scheduler
 
-            self._scheduler = DDPMScheduler.from_config(make_scheduler(run.backbone.scheduler_config).config)
+            known = inspect.signature(DDPMScheduler.__init__).parameters
+            options = (run.config.get("scheduler") or {}).get("options") or {}
+            self._scheduler = DDPMScheduler.from_config(
+                make_scheduler(run.backbone.scheduler_config).config,
+                **{key: value for key, value in options.items() if key in known},
+            )
             if self._scheduler.config.prediction_type not in ("epsilon", "v_prediction", "sample"):
                 raise BadRequest(f"Nobody can train a prediction_type '{self._scheduler.config.prediction_type}'.")
         return self._scheduler
