@@ -51,7 +51,7 @@ def inversion(
         walked: How many of the steps are walked, at least 1; None walks them all.
 
     Raises:
-        BadRequest: the scheduler's spacing has no inverse.
+        BadRequest: the scheduler's spacing has no inverse, or so many steps reach beyond those of training.
     """
     scheduler = _inverter(run, steps)
     return _unguided(run, condition, latents, prompt, scheduler, scheduler.timesteps[:walked])
@@ -83,6 +83,9 @@ def _inverter(run: Run, steps: int) -> Any:
         scheduler.set_timesteps(steps, device=run.backbone.device)
     except ValueError as error:
         raise BadRequest(f"DDIM inversion is not possible: {' '.join(str(error).split())}") from error
+    trained = scheduler.config.num_train_timesteps
+    if scheduler.timesteps.max() >= trained:
+        raise BadRequest(f"DDIM inversion in {steps} steps reaches beyond the {trained} of training. Take fewer steps.")
     return scheduler
 
 

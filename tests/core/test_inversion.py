@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidgen_core.conditioning import Condition, PerFrameText
+from vidgen_core.errors import BadRequest
 from vidgen_core.inversion import ddim_changes, inversion, reached, reconstruction
 from vidgen_core.models import tiny
 from vidgen_core.run import Run
@@ -85,6 +86,15 @@ def test_a_schedule_that_ends_in_pure_noise_is_walked_to_a_step_before_it() -> N
         assert reached(run, 5, 5) == 801
         noise = last(inversion(run, EMPTY, clean(), 5))
         assert torch.allclose(noise, as_published(run, clean(), 5, ""), atol=1e-4)
+
+
+def test_more_steps_than_the_schedule_has_are_refused_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_of() as run:
+        monkeypatch.setattr(run.backbone, "predict", lambda *_: pytest.fail("a step was taken"))
+        with pytest.raises(BadRequest, match="in 1000 steps reaches beyond the 1000 of training. Take fewer"):
+            inversion(run, EMPTY, clean(), 1000)
+        with pytest.raises(BadRequest, match="DDIM inversion is not possible"):
+            inversion(run, EMPTY, clean(), 1001)
 
 
 def test_text_guides_it_where_it_is_given() -> None:
