@@ -39,6 +39,8 @@ class Depth(TuneAVideo):
     """
 
     name = "depth"
+    reads_clip = True
+    """For its depth, wherever a video starts."""
 
     def __init__(
         self,

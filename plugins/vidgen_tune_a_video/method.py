@@ -84,12 +84,18 @@ class TuneAVideo(Inflation):
 
     @hookimpl
     def prepare_request(self, request: Request) -> Request | None:
-        """Look at the clip before anything heavy: there, readable and long enough. Its scenes share its frames."""
+        """Look at a clip that is read before anything heavy: there and long enough. Its scenes share its frames."""
         self.check_request(request)
         if request.video is None or not request.videos or request.videos[0].spans:
             return None
-        self.clip(request).check()
+        if self.reads_clip:
+            self.clip(request).check()
         return request.replace(given=request.given | {"num_frames"})
+
+    @property
+    def reads_clip(self) -> bool:
+        """Whether a video is made from the clip's own frames; afresh, it may have any number of them."""
+        return self.inverted.wanted
 
     def clip(self, request: Request) -> OneClip:
         """The clip of ``video=``, as many frames as are asked for, under its caption or the first prompts."""

@@ -117,6 +117,7 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
     ("asked", "message"),
     [
         ({}, "video=clip.mp4"),
+        ({"video": "gone.mp4", "depth.invert": "none"}, "There is no clip 'gone.mp4'"),
         ({"video": CROSSING, "depth.edit": [{"scal": 2}]}, "Did you mean 'scale'"),
         ({"video": CROSSING, "depth.edit": [{"from": "gone.npz"}]}, "There are no depth maps 'gone.npz'"),
         ({"video": CROSSING, "depth.maps": CROSSING}, "crossing.mp4' is a video in colour"),

@@ -219,6 +219,12 @@ def test_an_edit_brings_the_model_the_clip_and_the_sizes_of_the_tuning(tuned: Pa
     assert (made.frames != other.frames).any()
 
 
+def test_an_edit_from_fresh_noise_needs_no_clip_and_may_be_longer(tuned: Path, tmp_path: Path) -> None:
+    afresh = {"tune_a_video.invert": "none", "video": tmp_path / "gone.mp4", "num_frames": 13}
+    made = vg.generate(**QUICK, tuned=tuned, prompt="a circle", **afresh, **{"output.dir": tmp_path / "edit"})
+    assert made.frames.shape == (13, 64, 64, 3)
+
+
 def test_the_record_of_an_edit_tells_what_was_tuned(tuned: Path, tmp_path: Path) -> None:
     vg.generate(**QUICK, tuned=tuned, prompt="a circle", **{"output.dir": tmp_path / "edit"})
     file = tuned / "methods" / "tune_a_video.safetensors"
@@ -273,7 +279,7 @@ def test_what_cannot_be_is_refused_by_name(tuned: Path, clip: Path, tmp_path: Pa
     assert "12" in refused(**edit, model="tiny_image", video=clip, num_frames=40, height=64, width=64)
     assert "reads a latent channel" in refused(**edit, model="tiny_depth", num_frames=2, height=64, width=64)
     assert "no place for what was tuned" in refused(**edit, tuned=tuned, **{"tune_a_video.temporal": False})
-    message = refused(**edit, tuned=tuned, **{"tune_a_video.invert": "none", "num_frames": 13})
+    message = refused(**edit, tuned=tuned, num_frames=13)
     assert "square.mp4" in message and "12" in message
     with pytest.raises(BadRequest, match="Say what it shows"):
         train(method="tune_a_video", model="moving_shapes_image", video=clip, **{"output.dir": tmp_path / "t"})
