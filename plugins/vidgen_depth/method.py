@@ -18,8 +18,6 @@ from vidgen_core.conditioning import Condition
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.data.sample import Batch
 from vidgen_core.errors import BadRequest
-from vidgen_core.models.backbone import Backbone
-from vidgen_core.models.unet2d import ImageBackbone
 from vidgen_core.request import Request
 from vidgen_core.run import Run, Window
 from vidgen_depth.clip_depth import ClipDepth
@@ -98,12 +96,13 @@ class Depth(TuneAVideo):
         self.depth.supplied(clip)
         return clip
 
-    def check_model(self, run: Run, backbone: Backbone) -> None:
+    def check_channels(self, extra: int | None) -> None:
         """Raise BadRequest for a model that reads no depth."""
-        if not isinstance(backbone, ImageBackbone) or backbone.extra_channels != 1:
+        if extra not in (1, None):
             raise BadRequest(
                 "method=depth needs an image model that reads one channel of depth beside its latents, as "
-                "stable-diffusion-2-depth does. Choose one, or use method=tune_a_video."
+                f"stable-diffusion-2-depth does; this one reads {extra or 'none'}. Choose one"
+                f"{', or use method=tune_a_video' if not extra else ''}."
             )
 
     def clean_depth(self, run: Run, window: Window) -> Tensor:

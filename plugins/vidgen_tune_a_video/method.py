@@ -28,7 +28,7 @@ from vidgen_tune_a_video.inflated import st_attention
 from vidgen_tune_a_video.inflation import Inflation
 from vidgen_tune_a_video.inflations import INFLATIONS
 from vidgen_tune_a_video.inverted import Inverted
-from vidgen_tune_a_video.published import carried, from_published, is_temporal, read_inflated
+from vidgen_tune_a_video.published import carried, extra_channels, from_published, is_temporal, read_inflated
 
 TRAINED = ("attn1.to_q", "attn2.to_q", "attn_temp")
 """The modules that train (section 3.3 of the paper); the temporal norm stays as it is."""
@@ -120,6 +120,7 @@ class TuneAVideo(Inflation):
         if self.inverted.caption is None:
             run.request.validate(size_multiple=1)
         run.request.check_size()
+        self.check_channels(extra_channels(run.config["model"].get("path")))  # before an output folder is made
         clip = self.clip(run.request)
         clip.check()
         return clip
@@ -130,6 +131,7 @@ class TuneAVideo(Inflation):
     def build_backbone(self, run: Run) -> Backbone:
         """The image model of the configuration, or the one inside an inflated model of the published layout."""
         path, variant = run.config["model"].get("path"), run.config["model"].get("variant")
+        self.check_channels(extra_channels(path))  # before gigabytes are read
         _, dtype = device_and_dtype(run.config["placement"])
         unet = read_inflated(path, dtype, variant) if path else None
         return unet2d.load(path, dtype=dtype, variant=variant, denoiser=unet) if unet is not None else build_model(run)
@@ -159,10 +161,17 @@ class TuneAVideo(Inflation):
     def check_model(self, run: Run, backbone: Backbone) -> None:
         """Raise BadRequest for a model that this method cannot inflate."""
         super().check_model(run, backbone)
-        if backbone.extra_channels:
+        self.check_channels(backbone.extra_channels)
+
+    def check_channels(self, extra: int | None) -> None:
+        """Raise BadRequest for a model of so many channels beside its latents; None where that is not known yet."""
+        if extra:
+            which, mend = (f"{extra} latent channels", "Use a model that reads none.")
+            if extra == 1:
+                which, mend = ("a latent channel", "Use method=depth, or a model that reads none.")
             raise BadRequest(
-                f"This model reads a latent channel beside the noisy ones, such as depth, which {self.name} does "
-                "not supply. Use method=depth, or a model that reads none."
+                f"This model reads {which} beside the noisy ones, such as depth or a masked picture, which {self.name} "
+                f"does not supply. {mend}"
             )
 
     def learnt(self, run: Run, backbone: Backbone) -> tuple[dict[str, Tensor], str]:

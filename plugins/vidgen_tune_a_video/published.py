@@ -67,6 +67,13 @@ def _config(path: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def extra_channels(path: str | None) -> int | None:
+    """How many channels the U-Net of a folder or hub id reads beside its latents; None where no file says so."""
+    config = _config(path) if path else {}
+    channels = config.get("in_channels"), config.get("out_channels")
+    return channels[0] - channels[1] if all(isinstance(count, int) for count in channels) else None
+
+
 def carried(network: Any) -> dict[str, Tensor]:
     """The temporal tensors, under our names, that an image U-Net carries along; none unless it was inflated."""
     return dict(getattr(network, "carried", {}))

@@ -19,6 +19,7 @@ from vidgen_tune_a_video.published import as_2d, carried, read_inflated, to_publ
 
 import vidgen_core as vg
 from vidgen_core import placement
+from vidgen_core.api import train
 from vidgen_core.config import compose
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.models import tiny
@@ -205,3 +206,27 @@ def test_a_run_of_another_inflation_has_no_place_in_the_published_layout(tmp_pat
     write_yaml(tmp_path / "run.yaml", {"config": config})
     with pytest.raises(BadRequest, match="tuned with inflation=vdm, for whose layers the published layout has no"):
         export(str(tmp_path), tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("method", "channels", "message"),
+    [
+        ("depth", 4, "this one reads none. Choose one, or use method=tune_a_video."),
+        ("depth", 9, "this one reads 5. Choose one."),
+        ("tune_a_video", 5, "reads a latent channel .* Use method=depth, or a model that reads none."),
+        ("tune_a_video", 9, "reads 5 latent channels .* does not supply. Use a model that reads none."),
+    ],
+)
+def test_a_model_of_another_kind_is_told_before_its_weights_are_read(
+    method: str, channels: int, message: str, clip: Path, tmp_path: Path
+) -> None:
+    """There are no weights at all here."""
+    config = tmp_path / "model" / "unet" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"in_channels": channels, "out_channels": 4}))
+    asked = {"method": method, "model": "sd2_depth", "model.path": tmp_path / "model", "video": clip, "prompt": "x"}
+    asked |= {"num_frames": 4, "height": 64, "width": 64, "output.dir": tmp_path / "run"}
+    for make in (vg.generate, train):
+        with pytest.raises(BadRequest, match=message):
+            make(**asked)
+    assert not (tmp_path / "run").exists()
