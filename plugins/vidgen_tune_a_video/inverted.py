@@ -33,9 +33,11 @@ class Inverted:
         caption: The clip's caption; None takes the first prompt of the tuning.
         steps: None takes as many as the sampling has.
         strength: Share of the way to noise, 0 to 1; an edit that starts earlier keeps more of the clip.
+        method: Whose options these are.
     """
 
-    def __init__(self, invert: str, caption: str | None, steps: int | None, strength: float) -> None:
+    def __init__(self, invert: str, caption: str | None, steps: int | None, strength: float, method: str) -> None:
+        self.method = method
         self.strength = strength
         self.wanted = invert != "none"
         self.with_caption = invert == "prompt"
@@ -50,7 +52,7 @@ class Inverted:
 
         Raises BadRequest where the window reaches beyond the clip, or the scheduler cannot follow an inversion.
         """
-        _check(run, window, clip)
+        self._check(run, window, clip)
         steps = self.steps or run.request.num_inference_steps
         # One step at least, whatever the strength: of none there would be nothing to sample.
         walked = max(round(self.strength * steps), 1)
@@ -79,8 +81,18 @@ class Inverted:
         if isinstance(caption, list):
             caption = " ".join(caption)
         if not caption:
-            run.warn("nobody said what the clip shows (caption='...'), so it is inverted without text.")
+            run.warn(f"nobody said what the clip shows ({self.method}.caption='...'), so it is inverted without text.")
         return str(caption or "")
+
+    def _check(self, run: Run, window: Window, clip: OneClip) -> None:
+        scheduler = type(run.make_scheduler()).__name__
+        if scheduler != "DDIMScheduler":
+            raise BadRequest(
+                f"Edits start from noise that was inverted by DDIM, and {scheduler} does not lead back from it. Use "
+                f"scheduler=ddim, or start afresh: {self.method}.invert=none."
+            )
+        if window.span.stop > len(clip.indices):
+            raise BadRequest(f"The clip has {len(clip.indices)} frames; {window.span.stop} are to be made of it.")
 
 
 class Way(NamedTuple):
@@ -103,17 +115,6 @@ def clean_latents(run: Run, window: Window, clip: OneClip) -> Tensor:
     shape = (mean.shape[1], mean.shape[3], mean.shape[4])
     drawn = keyed_noise(seed_of(clip.content), [0], window.span, shape, stage="posterior")
     return (mean + deviation * drawn) * run.backbone.vae.config.scaling_factor
-
-
-def _check(run: Run, window: Window, clip: OneClip) -> None:
-    scheduler = type(run.make_scheduler()).__name__
-    if scheduler != "DDIMScheduler":
-        raise BadRequest(
-            f"Edits start from noise that was inverted by DDIM, and {scheduler} does not lead back from it. Use "
-            "scheduler=ddim, or start afresh: invert=none."
-        )
-    if window.span.stop > len(clip.indices):
-        raise BadRequest(f"The clip has {len(clip.indices)} frames; {window.span.stop} are to be made of it.")
 
 
 def _nearest_step(run: Run, level: int) -> int:

@@ -75,7 +75,7 @@ class TuneAVideo(Inflation):
         if caption is not None and not caption.strip():
             raise BadRequest(f"{self.name}.caption is empty. Say what the clip shows, or leave it out.")
         self.start, self.stride, self.fit = start, stride, fit
-        self.inverted = Inverted(invert, caption, inversion_steps, strength)
+        self.inverted = Inverted(invert, caption, inversion_steps, strength, self.name)
         self.temporal = temporal
         self.trainable_modules = tuple(trainable_modules)
         self._opened = lru_cache(maxsize=1)(OneClip)  # read once, however many windows ask for it
@@ -103,9 +103,8 @@ class TuneAVideo(Inflation):
         prompts = request.videos[0].prompts if request.videos else ("",)
         captions = prompts if self.inverted.caption is None else (self.inverted.caption,)
         size = (request.height, request.width)
-        return self._opened(
-            request.video, captions, request.num_frames, size, self.start, self.stride, self.spread, self.fit
-        )
+        choice = (self.start, self.stride, self.spread, self.fit)
+        return self._opened(request.video, captions, request.num_frames, size, *choice, keys=f"{self.name}.")
 
     spread = "stride"
     """How the clip's frames are chosen: every ``stride``-th."""
@@ -116,7 +115,8 @@ class TuneAVideo(Inflation):
         if run.request.video is None:
             raise BadRequest(f"method={self.name} trains on one clip. Name it: video=clip.mp4 prompt='what it shows'.")
         if self.inverted.caption is None and "prompt" not in run.config["given"]:
-            raise BadRequest(f"method={self.name} learns a clip under its caption. Say what it shows: prompt='...'.")
+            key = f"{self.name}.caption" if run.config["prompts_file"] else "prompt"
+            raise BadRequest(f"method={self.name} learns a clip under its caption. Say what it shows: {key}='...'.")
         if self.inverted.caption is None:
             run.request.validate(size_multiple=1)
         run.request.check_size()

@@ -247,6 +247,11 @@ def test_content_of_a_folder_is_that_of_the_images_taken(tmp_path: Path) -> None
             {"start": 5, "spread": "even", "num_frames": 8},
             "12 frames; 8 frames from start=5 need 13. Ask for num_frames=7 or fewer, or start=4 or less.$",
         ),
+        (
+            {"start": 10, "stride": 2, "keys": "depth."},
+            "12 frames; 4 frames from depth.start=10 with depth.stride=2 need 17. Ask for num_frames=1 or fewer, or "
+            "depth.start=5 or less.$",
+        ),
         ({"start": 12}, "12 frames: 0..11; start=12 is none of them"),
     ],
 )

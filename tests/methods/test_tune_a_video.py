@@ -283,6 +283,12 @@ def test_what_cannot_be_is_refused_by_name(tuned: Path, clip: Path, tmp_path: Pa
     assert "square.mp4" in message and "12" in message
     with pytest.raises(BadRequest, match="Say what it shows"):
         train(method="tune_a_video", model="moving_shapes_image", video=clip, **{"output.dir": tmp_path / "t"})
+    (tmp_path / "edits.txt").write_text("a circle")
+    with pytest.raises(BadRequest, match="Say what it shows: tune_a_video.caption='...'"):
+        looks = {"prompts_file": tmp_path / "edits.txt", "output.dir": tmp_path / "t"}
+        train(method="tune_a_video", model="moving_shapes_image", video=clip, **looks)
+    begun = {**edit, "scheduler": "euler", "output.dir": tmp_path / "begun"}
+    assert "afresh: tune_a_video.invert=none" in refused(**begun, tuned=tuned)
     with pytest.raises(BadRequest, match="trains on one clip"):
         train(method="tune_a_video", model="tiny_image", prompt="x", **{"output.dir": tmp_path / "t"})
     assert not (tmp_path / "none").exists()

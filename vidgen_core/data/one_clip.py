@@ -43,6 +43,7 @@ class OneClip:
         fit: ``stretch`` scales whole frames to ``size``, whatever their aspect, as decord does for its ``width`` and
             ``height``; ``resize_center`` keeps the aspect and cuts what is too much.
         parity: As published: a file that ends early gives fewer frames.
+        keys: What stands before the names of these options where the user writes them: ``tune_a_video.``, in messages.
 
     Attributes:
         cache: What the VAE made of the clip, or None; frames that are all kept there are not decoded.
@@ -65,15 +66,18 @@ class OneClip:
         spread: str = "stride",
         fit: str = "stretch",
         parity: bool = False,
+        keys: str = "",
     ) -> None:
+        self.keys = keys
         for name, chosen, choices in (("spread", spread, SPREADS), ("fit", fit, FITS)):
             if chosen not in choices:
-                raise BadRequest(f"{name}={chosen} is none of {', '.join(choices)}.{nearest(chosen, choices)}")
+                raise BadRequest(f"{keys}{name}={chosen} is none of {', '.join(choices)}.{nearest(chosen, choices)}")
         for name, value, least in (("num_frames", num_frames, 1), ("stride", stride, 1), ("start", start, 0)):
             if value < least:
-                raise BadRequest(f"{name}={value} is too small. Give {least} or more.")
+                full = name if name == "num_frames" else f"{keys}{name}"
+                raise BadRequest(f"{full}={value} is too small. Give {least} or more.")
         if spread == "even" and stride != 1:
-            raise BadRequest(f"stride={stride} has no meaning where the frames are spread evenly. Leave it out.")
+            raise BadRequest(f"{keys}stride={stride} has no meaning where the frames are spread evenly. Leave it out.")
         self.path, self.num_frames, self.size = str(path), num_frames, (int(size[0]), int(size[1]))
         self.captions = (captions,) if isinstance(captions, str) else tuple(captions)
         self.start, self.stride, self.spread, self.fit, self.parity = start, stride, spread, fit, parity
@@ -104,7 +108,7 @@ class OneClip:
 
     def alike(self, path: str | Path) -> OneClip:
         """Another file, from which frames are taken and cut as from this one."""
-        choice = (self.num_frames, self.size, self.start, self.stride, self.spread, self.fit, self.parity)
+        choice = (self.num_frames, self.size, self.start, self.stride, self.spread, self.fit, self.parity, self.keys)
         return OneClip(path, self.captions, *choice)
 
     def cut(self, maps: Tensor, own: bool = False) -> Tensor:
@@ -146,7 +150,9 @@ class OneClip:
         if total == 0:
             raise BadRequest(f"'{path}' has no frames. Is it a damaged file?")
         if self.start >= total:
-            raise BadRequest(f"'{path}' has {_frames(total)}: 0..{total - 1}; start={self.start} is none of them.")
+            raise BadRequest(
+                f"'{path}' has {_frames(total)}: 0..{total - 1}; {self.keys}start={self.start} is none of them."
+            )
         fitting = tuple(range(self.start, total, self.stride))
         if len(fitting) < self.num_frames and not self.parity:
             raise BadRequest(self._too_short(total, len(fitting), path))
@@ -218,14 +224,14 @@ class OneClip:
 
     def _too_short(self, total: int, fitting: int, path: str) -> str:
         reach = (self.num_frames - 1) * self.stride + 1
-        strided = f" with stride={self.stride}" if self.stride > 1 else ""
+        strided = f" with {self.keys}stride={self.stride}" if self.stride > 1 else ""
         stride = (total - 1 - self.start) // (self.num_frames - 1)
         mends = [f"num_frames={fitting} or fewer"]
-        mends += [f"stride={stride}"] if stride else []
-        mends += [f"start={total - reach} or less"] if reach <= total else []
+        mends += [f"{self.keys}stride={stride}"] if stride else []
+        mends += [f"{self.keys}start={total - reach} or less"] if reach <= total else []
         return (
-            f"'{path}' has {_frames(total)}; {_frames(self.num_frames)} from start={self.start}{strided} need "
-            f"{self.start + reach}. Ask for {', or '.join(mends)}."
+            f"'{path}' has {_frames(total)}; {_frames(self.num_frames)} from {self.keys}start={self.start}{strided} "
+            f"need {self.start + reach}. Ask for {', or '.join(mends)}."
         )
 
 
