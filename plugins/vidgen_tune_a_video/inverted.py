@@ -110,7 +110,7 @@ def clean_latents(run: Run, window: Window, clip: OneClip) -> Tensor:
     is drawn belongs to the clip's frame: it is the same in every window and for every seed.
     """
     frames = clip.frames()[window.span.start : window.span.stop]
-    moments = run.backbone.encode(to_model_range(frames.to(run.backbone.device)))
+    moments = run.backbone.encode(to_model_range(frames.to(run.backbone.device)), run.placement.vae_slice)
     mean, deviation = of_posterior(moments.float().cpu()[None])
     shape = (mean.shape[1], mean.shape[3], mean.shape[4])
     drawn = keyed_noise(seed_of(clip.content), [0], window.span, shape, stage="posterior")

@@ -20,6 +20,7 @@ from vidgen_core import hookimpl, testing
 from vidgen_core.data.one_clip import OneClip
 from vidgen_core.models import tiny
 from vidgen_core.models.unet2d import ImageBackbone
+from vidgen_core.placement import Placement
 from vidgen_core.provenance import read_provenance
 from vidgen_core.run import Group, Run, Window
 from vidgen_core.video import VideoReader
@@ -193,11 +194,16 @@ def test_frames_left_by_themselves_are_edited_alike_whatever_is_beside_them(clip
 
 
 @torch.no_grad()
-def test_a_frame_of_the_clip_is_encoded_alike_in_every_window(clip: Path) -> None:
+def test_a_frame_of_the_clip_is_encoded_alike_in_every_window_and_slice(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, opened = testing.make_run(testing.request()), OneClip(clip, ["a square"], 4, (64, 64))
-    run.backbone = tiny.build_image()
+    run.place(tiny.build_image(), Placement(torch.device("cpu"), torch.float32, vae_slice=3))
+    encode, seen = run.backbone.vae.encode, []
+    monkeypatch.setattr(run.backbone.vae, "encode", lambda part: seen.append(len(part)) or encode(part))
     whole, part = (clean_latents(run, Window(span, span), opened) for span in (range(4), range(1, 3)))
     assert torch.allclose(whole[:, :, 1:3], part, atol=1e-6)
+    assert seen == [3, 1, 2]
 
 
 def test_a_tuning_under_the_clips_own_caption_shows_edits_as_it_goes(tmp_path: Path, clip: Path) -> None:
