@@ -86,7 +86,8 @@ class Timeline:
             )
         if total is not None and total != sum(counts):
             raise BadRequest(
-                f"talc.scene_frames adds up to {sum(counts)} frames, but num_frames={total}. Leave num_frames out."
+                f"talc.scene_frames adds up to {sum(counts)} frames, but num_frames={total}. "
+                f"Write num_frames={sum(counts)}."
             )
         return counts
 

@@ -113,7 +113,12 @@ def test_a_crossfade_blends_neighbouring_captions(backbone) -> None:
     [
         ({"scene_frames": [4, 4, 4]}, ("a", "b"), {}, "3 numbers for 2 scenes"),
         ({"scene_frames": [4, 0]}, ("a", "b"), {}, "at least one frame"),
-        ({"scene_frames": [4, 4]}, ("a", "b"), {"num_frames": 9}, "adds up to 8 frames, but num_frames=9"),
+        (
+            {"scene_frames": [4, 4]},
+            ("a", "b"),
+            {"num_frames": 9},
+            "adds up to 8 frames, but num_frames=9. Write num_frames=8.",
+        ),
         ({}, ("a", "b", "c"), {"num_frames": 2}, "too short for 3 scenes"),
         ({"scene_frames": 2.5}, ("a", "b"), {}, "as a whole number"),
         ({"scene_frames": True}, ("a", "b"), {}, "as a whole number"),
