@@ -196,7 +196,17 @@ class TuneAVideo(Inflation):
                     f"'{source}' is incomplete: {len(lost)} of the {len(names)} tensors that it must hold for this "
                     f"model are missing, first '{lost[0]}'. Copy it again, or give the model it was tuned on."
                 )
-        return {**inside, **tensors}, file or path
+        return {**self._drawn(run, backbone), **inside, **tensors}, file or path
+
+    def _drawn(self, run: Run, backbone: Backbone) -> dict[str, Tensor]:
+        """The temporal projections that a training draws and leaves as they are while others beside them train.
+
+        What was put in belongs to what was learnt and is saved with it: another seed would draw others for an edit.
+        """
+        named = dict(backbone.denoiser.named_parameters()) if "trainer" in run.config else {}
+        temporal = {name for name in named if is_temporal(name) and ".attn_temp." in name}
+        left = {name for name in temporal if not self.learns(name)}
+        return {name: named[name].detach().clone() for name in left} if left != temporal else {}
 
     def learns(self, name: str) -> bool:
         """Queries and temporal attention, as published; 112 tensors of Stable Diffusion 1.4."""

@@ -199,6 +199,16 @@ def test_the_modules_that_train_may_be_chosen(tmp_path: Path, clip: Path) -> Non
             tune(tmp_path / "wrong", clip, **{"tune_a_video.trainable_modules": wrong})
 
 
+def test_where_a_part_of_temporal_attention_trains_edits_do_not_depend_on_the_seed(tmp_path: Path, clip: Path) -> None:
+    tuned = tune(tmp_path / "run", clip, **{"tune_a_video.trainable_modules": ["attn_temp.to_out"]})
+    assert len(load_file(tuned / "methods" / "tune_a_video.safetensors")) == 5 * 4
+    one, two = (
+        vg.generate(**QUICK, tuned=tuned, prompt="a circle", seed=seed, **{"output.dir": tmp_path / str(seed)})
+        for seed in (1, 2)
+    )
+    assert (one.frames == two.frames).all()
+
+
 def test_what_a_tuning_goes_on_from_and_does_not_train_stays_in_its_file(
     tuned: Path, tmp_path: Path, clip: Path
 ) -> None:
