@@ -70,8 +70,8 @@ def _config(path: str) -> dict[str, Any]:
 def extra_channels(path: str | None) -> int | None:
     """How many channels the U-Net of a folder or hub id reads beside its latents; None where no file says so."""
     config = _config(path) if path else {}
-    channels = config.get("in_channels"), config.get("out_channels")
-    return channels[0] - channels[1] if all(isinstance(count, int) for count in channels) else None
+    read, made = config.get("in_channels"), config.get("out_channels")
+    return read - made if isinstance(read, int) and isinstance(made, int) else None
 
 
 def carried(network: Any) -> dict[str, Tensor]:
