@@ -56,6 +56,9 @@ def set_values(
             value = _free_value(override, parent, key.removeprefix(f"{parent}."))
         elif key in valid:
             value = check_value(override, valid[key], documented.get(key))
+        elif (listed := documented.get(key.rpartition(".")[0])) and listed.comment.startswith("list of mappings"):
+            name, _, inner = override.key.rpartition(".")
+            raise BadRequest(f"{override}: {name} is a list, be it of one: {name}=[{{{inner}: {override.raw}}}].")
         else:
             raise BadRequest(f"There is no key '{override.key}'.{_nearest_key(override.key, valid)}")
         given[key] = value

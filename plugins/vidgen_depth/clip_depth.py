@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from vidgen_tune_a_video import clip_cache
 
@@ -33,6 +35,8 @@ class ClipDepth:
     """
 
     def __init__(self, maps: str | None, inverted: bool, estimator: str | None, normalise: str) -> None:
+        if not isinstance(maps, str | None):
+            raise BadRequest(f"depth.maps={maps} is no path. Give a text.")
         self.maps = maps
         self.inverted = inverted
         self.estimator = estimator
@@ -66,9 +70,9 @@ class ClipDepth:
         file = _cache_file(run, clip, estimator)
         found = clip_cache.read(file, ("nearness",))
         if found is None:
-            found = {"nearness": estimate(clip.frames(), estimator, run.backbone.device).contiguous()}
+            found = {"nearness": _estimated(clip, estimator, run.backbone.device)}
             clip_cache.write(found, file)
-        return found["nearness"]
+        return clip.cut(found["nearness"], own=True)
 
     def _estimator(self, run: Run) -> str:
         model = str(run.config["model"].get("path") or "")
@@ -83,11 +87,21 @@ def _cache_file(run: Run, clip: OneClip, estimator: str) -> Path | None:
     place = located(estimator)
     part = place / "depth_estimator"
     weights = hashes(str(part if part.is_dir() else place)) if place.is_dir() else {}
-    return folder / f"{cache_key(clip.content, estimator, sorted(weights.items()))}.safetensors"
+    return folder / f"{cache_key(clip.content, 'of whole frames', estimator, sorted(weights.items()))}.safetensors"
+
+
+def _estimated(clip: OneClip, estimator: str, device: torch.device) -> Tensor:
+    """(F, h', w'): nearness in whole frames of the file, which the estimator resizes itself."""
+    frames = list(clip.originals())
+    if len({frame.shape for frame in frames}) == 1:
+        return estimate(torch.cat(frames), estimator, device).contiguous()
+    # Images of a folder may differ in size.
+    return torch.cat([estimate(frame, estimator, device) for frame in frames])
 
 
 def _beside(clip: OneClip) -> str | None:
-    file = located(clip.path).with_suffix(".depth.npz")
+    place = Path(os.path.abspath(located(clip.path)))  # with the name of a folder such as . or ..
+    file = place.with_name(f"{place.name if place.is_dir() else place.stem}.depth.npz")
     return str(file) if file.is_file() else None
 
 

@@ -81,12 +81,32 @@ def model(tmp_path: Path) -> str:
     return save(tmp_path / "model", dpt(), "depth_estimator", "feature_extractor")
 
 
-def test_without_maps_the_models_own_estimator_looks_at_the_frames(clip: Path, model: str) -> None:
-    frames = OneClip(clip, ["a wall"], FRAMES, (64, 64)).frames()
+def test_without_maps_the_models_own_estimator_looks_at_the_original_frames(clip: Path, model: str) -> None:
+    frames = OneClip(clip, ["a wall"], FRAMES, (HEIGHT, WIDTH)).frames()
     for options, normalise in (({}, "per_frame"), ({"normalise": "per_clip"}, "per_clip")):
         expected = depth_channel(estimate(frames, model)[None], (8, 8), normalise)[0, 0]
         method = Depth(**options)
         assert torch.equal(seen(clip, asked(clip, method, model={"path": model}), **options), expected)
+
+
+def test_what_was_estimated_is_cut_as_the_frames_are(clip: Path, monkeypatch: Any) -> None:
+    ramp = torch.linspace(0, 1, WIDTH).square().expand(FRAMES, HEIGHT, -1)
+    shapes = []
+    monkeypatch.setattr(clip_depth, "estimate", lambda frames, *_: shapes.append(frames.shape) or ramp)
+    estimated = seen(clip, fit="resize_center")
+    assert shapes == [(FRAMES, 3, HEIGHT, WIDTH)]
+    np.savez(clip.with_suffix(".depth.npz"), nearness=ramp.numpy())
+    assert torch.equal(estimated, seen(clip, fit="resize_center"))
+
+
+def test_maps_lie_beside_a_clip_under_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "clip.v2"
+    folder.mkdir()
+    np.savez(tmp_path / "clip.v2.depth.npz", nearness=np.ones((1, 4, 4)))
+    found = str(tmp_path / "clip.v2.depth.npz")
+    assert clip_depth._beside(OneClip(folder, ["a wall"], 1, (64, 64))) == found
+    monkeypatch.chdir(folder)
+    assert clip_depth._beside(OneClip(".", ["a wall"], 1, (64, 64))) == found
 
 
 def test_depth_spans_its_range_in_every_frame_or_over_the_clip(clip: Path) -> None:

@@ -120,6 +120,11 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
         ({"video": "gone.mp4", "depth.invert": "none"}, "There is no clip 'gone.mp4'"),
         ({"video": CROSSING, "depth.edit": [{"scal": 2}]}, "Did you mean 'scale'"),
         ({"video": CROSSING, "depth.edit": [{"from": "gone.npz"}]}, "There are no depth maps 'gone.npz'"),
+        (
+            {"video": CROSSING, "depth.edit": {"shift": 0.3}},
+            "depth.edit is a list, be it of one: depth.edit=[{shift: 0.3}]",
+        ),
+        ({"video": CROSSING, "depth.maps": 3}, "depth.maps=3 is no path. Give a text."),
         ({"video": CROSSING, "depth.maps": CROSSING}, "crossing.mp4' is a video in colour"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,6 @@ from vidgen_core.models.loading import file_hash, located
 from vidgen_core.video import VideoReader, size_of_video
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from vidgen_core.data.latent_cache import LatentCache
@@ -105,6 +104,10 @@ class OneClip:
     def frames(self) -> Tensor:
         """The clip (F, 3, H, W), uint8. Raises BadRequest for a file that does not serve or cannot be decoded."""
         return self._frames
+
+    def originals(self) -> Iterator[Tensor]:
+        """Each frame (1, 3, H', W'), uint8, whole and as large as in the file. Raises BadRequest as ``frames``."""
+        return self._read(stretched=False)
 
     def alike(self, path: str | Path) -> OneClip:
         """Another file, from which frames are taken and cut as from this one."""
@@ -199,15 +202,18 @@ class OneClip:
     def _frames(self) -> Tensor:
         import torch
 
-        read: Sequence[Any] | np.ndarray
+        return torch.cat([pixels.fit(frame, self.size, self.fit) for frame in self._read(self.fit == "stretch")])
+
+    def _read(self, stretched: bool) -> Iterator[Tensor]:
+        # One by one, (1, 3, H, W): images differ in size, and frames as they were may be large.
+        import torch
+
+        read: Iterable[Any]
         if isinstance(self._file, VideoReader):
-            read = self._file.frames(self.indices, self.size if self.fit == "stretch" else None)
+            read = self._file.frames(self.indices, self.size if stretched else None)
         else:
             read = self._file.frames(self.indices)
-        # One by one: images differ in size, and frames as they were may be large.
-        return torch.cat(
-            [pixels.fit(torch.from_numpy(frame).permute(2, 0, 1)[None], self.size, self.fit) for frame in read]
-        )
+        return (torch.from_numpy(frame).permute(2, 0, 1)[None] for frame in read)
 
     @property
     def _shapes(self) -> list[tuple[int, int]]:
