@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from little_data import batch_draw, shown, write_image, write_lines, write_video
 
+from vidgen_core.data.clips import read_image
 from vidgen_core.data.folder import Folder
 from vidgen_core.data.sample import Sample
 from vidgen_core.errors import BadRequest, VidgenError
@@ -53,9 +56,14 @@ def test_images_are_samples_of_one_frame(clips: Path) -> None:
     assert batch.num_frames == 1 and batch.samples[0].frames.shape == (1, 3, 16, 16)
 
 
-def test_a_transparent_image_lies_on_black(tmp_path: Path) -> None:
-    from PIL import Image
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_an_image_of_16_bits_keeps_its_shades(tmp_path: Path, ending: str) -> None:
+    shades = np.array([[0, 257, 32896, 65535]], np.uint16)
+    Image.fromarray(shades).save(tmp_path / f"a.{ending}")
+    assert read_image(tmp_path / f"a.{ending}")[0, 0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
 
+
+def test_a_transparent_image_lies_on_black(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (255, 255, 255, 0)).save(tmp_path / "clear.png")
     assert samples(source(tmp_path, kind="images"), 1)[0].frames.max() == 0
 

@@ -19,6 +19,7 @@ from vidgen_tf_t2v.maps import read_map
 from vidgen_tf_t2v.method import TFT2V
 
 from vidgen_core.cli import main
+from vidgen_core.data.image_maps import ImageMaps
 from vidgen_core.errors import BadRequest
 from vidgen_core.models.loading import located
 from vidgen_core.provenance import read_provenance
@@ -57,6 +58,12 @@ class TestMaps:
         grey, colours = (read_map(name, str(tmp_path / "red.png"), 3) for name in ("sketch", "local_image"))
         torch.testing.assert_close(grey, torch.full((1, 3, 4, 6), 0.299))
         assert torch.equal(colours[:, 2, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+    def test_a_picture_of_16_bits_is_the_map_that_a_training_reads_of_it(self, tmp_path) -> None:
+        Image.fromarray(np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)).save(tmp_path / "d16.png")
+        trained = ImageMaps({"depth": str(tmp_path)}).read("d16.jpg", (4, 6), "center")["depth"]
+        asked = read_map("depth", str(tmp_path / "d16.png"), 1)
+        torch.testing.assert_close(asked[:, 0], trained[0], atol=0.51 / 255, rtol=0)
 
     def test_arrays_are_taken_as_they_are_one_for_all_frames_or_one_for_each(self, tmp_path) -> None:
         array = np.random.default_rng(0).normal(size=(3, 2, 4, 6)).astype(np.float32)

@@ -192,7 +192,7 @@ def size_of_image(file: Path) -> tuple[int, int]:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """The image (1, H, W, 3), uint8 RGB, upright; what is transparent is black. Raises Broken."""
+    """The image (1, H, W, 3), uint8 RGB, upright; what is transparent is black, and 16 bits become 8. Raises Broken."""
     from PIL import Image, ImageOps
 
     try:
@@ -201,6 +201,8 @@ def read_image(file: Path) -> np.ndarray:
             if upright.mode in ("LA", "PA", "RGBA", "P"):
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright)
+            elif upright.mode.startswith("I"):  # Pillow would cut its 16 bits at 255, not scale them
+                upright = Image.fromarray((np.asarray(upright) / 257).round().clip(0, 255).astype(np.uint8))
             return np.array(upright.convert("RGB"))[None]
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise Broken(f"it cannot be read as an image ({' '.join(str(error).split())[:120]})") from error
