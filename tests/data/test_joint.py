@@ -170,6 +170,20 @@ class TestMaps:
         assert row.diff().min() > 0 and row[0] < 0.1 and row[-1] > 1.9
         assert found["image_to_video"].samples[0].extra == {}
 
+    @pytest.mark.parametrize("crop", ["resize_center", "center", "stretch"])
+    def test_one_of_another_size_and_shape_lies_where_the_image_does(self, tmp_path: Path, crop: str) -> None:
+        picture = np.zeros((48, 64), np.uint8)
+        picture[12:36, 36:60] = 255  # right of the middle, where a square map that is not stretched is shifted
+        (tmp_path / "maps").mkdir()
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX).save(tmp_path / "maps/a.png")
+        depth = {"depth": str(tmp_path / "maps")}
+        listing = write_lines(tmp_path / "list.txt", "a.png")
+        mixed = from_files(str(listing), image_maps=depth, size=32, crop=crop, shares={"image_to_image": 1})
+        sample = mixed.draw(batch_draw(0)).samples[0]
+        image, found = sample.frames[0, 0] > 127, sample.extra["depth"][0, 0] > 0.5
+        assert (image & found).sum() / (image | found).sum() > 0.9
+
     def test_of_coloured_pictures_the_brightness_is_the_depth(self, files: Path, maps: Path) -> None:
         write_image(maps / "images/0.png", grey=16)  # red, green and blue alike
         (maps / "images/0.npy").unlink()

@@ -61,7 +61,7 @@ class TestMaps:
 
     def test_a_picture_of_16_bits_is_the_map_that_a_training_reads_of_it(self, tmp_path) -> None:
         Image.fromarray(np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)).save(tmp_path / "d16.png")
-        trained = ImageMaps({"depth": str(tmp_path)}).read("d16.jpg", (4, 6), "center")["depth"]
+        trained = ImageMaps({"depth": str(tmp_path)}).read("d16.jpg", (4, 6), (4, 6), "center")["depth"]
         asked = read_map("depth", str(tmp_path / "d16.png"), 1)
         torch.testing.assert_close(asked[:, 0], trained[0], atol=0.51 / 255, rtol=0)
 

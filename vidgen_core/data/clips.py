@@ -119,7 +119,7 @@ class Clips(ItemSource):
             key = cache_key(identity, indices, self.size, self.crop)
             sample = Sample((caption,), (self.frames,), cache_keys=(key,), name=self.name(item))
             if self.maps is not None:
-                sample.extra |= self.maps.read(sample.name, self.size, self.crop)
+                sample.extra |= self.maps.read(sample.name, size_of_image(file), self.size, self.crop)
             return self.complete(sample, lambda: self._pixels(read()))
 
     def _shot(self, file: Path, rng: np.random.Generator) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:

@@ -49,11 +49,13 @@ class ImageMaps:
             if not folder.is_dir():
                 raise BadRequest(f"data.image_maps.{name}={folder} is no folder. Give the one that holds the maps.")
 
-    def read(self, image: str, size: tuple[int, int], crop: str) -> dict[str, Tensor]:
+    def read(self, image: str, shape: tuple[int, int], size: tuple[int, int], crop: str) -> dict[str, Tensor]:
         """Condition -> its map (1, c, *size), float32, scaled and cut as the image is.
 
         Args:
             image: Its path as the folder or list has it.
+            shape: The image's own height and width, which its maps are stretched to first: estimators often make
+                squares.
 
         Of pictures the brightness counts where the condition has one channel, and the colours where it has three.
 
@@ -63,7 +65,7 @@ class ImageMaps:
         import torch
 
         maps = {name: torch.from_numpy(self._array(name, folder, image)) for name, folder in self.folders.items()}
-        return {name: fit(found[None], size, crop) for name, found in maps.items()}
+        return {name: fit(fit(found[None], shape, "stretch"), size, crop) for name, found in maps.items()}
 
     def _array(self, name: str, folder: Path, image: str) -> np.ndarray:
         place = folder / (Path(image).name if Path(image).is_absolute() else image)
