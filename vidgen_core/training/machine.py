@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vidgen_core.errors import BadRequest, VidgenError, nearest
+from vidgen_core.training.sharding import prepare_launched
 
 MIXED = ("no", "fp16", "bf16")
 
@@ -38,6 +39,7 @@ def make_accelerator(config: Mapping[str, Any], folder: Path) -> Any:
     if precision == "fp16" and cpu:
         raise BadRequest("trainer.mixed_precision=fp16 needs a GPU. Use bf16 or no on a CPU.")
     _refuse_placement(config["placement"])
+    prepare_launched()
     AcceleratorState._reset_state()  # an earlier training of this process may have mixed otherwise
     accelerator = Accelerator(
         mixed_precision=precision,

@@ -6,6 +6,7 @@ must take part.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -21,6 +22,15 @@ def units_of(network: nn.Module) -> list[str]:
     """Names of the classes of ``UNITS`` that a network has."""
     there = {type(module).__name__ for module in network.modules()}
     return [name for name in UNITS if name in there]
+
+
+def prepare_launched() -> None:
+    """Say what ``accelerate launch --use_fsdp`` says otherwise, before accelerate reads it; a policy that the user
+    chose stays."""
+    # Else parameters become others, on no device, after those that must stay whole were listed, and the text encoder is
+    # empty in all processes but the first.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")  # gathers ``UNITS`` one by one
 
 
 def keep_whole(parts: list[nn.Module], accelerator: Any) -> None:
