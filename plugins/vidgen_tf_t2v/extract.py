@@ -114,34 +114,42 @@ def motion(path: str, key: str, num_frames: int) -> Tensor:
     """(2, F, H, W): by how many pixels, right and down, the codec moved every block since the frame before.
 
     What the codec painted anew, such as all of the first frame, has moved by nothing. Raises BadRequest for a file that
-    cannot be read, has fewer frames, or is turned.
+    cannot be read, has fewer frames, is turned, or tells nothing of motion, as FFmpeg reads it: HEVC, VP9 and AV1.
     """
     import av
 
     maps: list[np.ndarray] = []
+    told, codec = False, ""
     try:
         with av.open(str(Path(path).expanduser())) as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise BadRequest(f"{key} holds no video. Give a clip.")
             stream.codec_context.options = {"flags2": "+export_mvs"}
+            codec = stream.codec_context.codec.canonical_name
             for frame in container.decode(stream):
                 if any(orientation(frame)):
                     raise BadRequest(f"{key} is a turned video. Write it upright first.")
-                maps.append(_moved(frame))
+                vectors = frame.side_data.get("MOTION_VECTORS")
+                told = told or vectors is not None
+                maps.append(_moved(frame, () if vectors is None else vectors.to_ndarray()))
                 if len(maps) == num_frames:
                     break
     except (OSError, ValueError, av.FFmpegError) as error:
         raise BadRequest(f"{key} cannot be read as video ({error}).") from error
     if len(maps) < num_frames:
         raise BadRequest(f"{key} has {len(maps)} frames for {num_frames}. Ask for as many.")
+    if not told and num_frames > 1:  # H.264 tells of what stands still as well
+        raise BadRequest(
+            f"{key}: as {codec} this video does not tell by how much its blocks move. Write it as H.264 first: ffmpeg "
+            "-i <video> -c:v libx264 <new>.mp4"
+        )
     return torch.from_numpy(np.stack(maps, axis=1))
 
 
-def _moved(frame: Any) -> np.ndarray:
+def _moved(frame: Any, vectors: Any) -> np.ndarray:
     moved = np.zeros((2, frame.height, frame.width), np.float32)
-    vectors = frame.side_data.get("MOTION_VECTORS")
-    for vector in () if vectors is None else vectors.to_ndarray():
+    for vector in vectors:
         if vector["source"] < 0:  # of an earlier frame
             top, left = int(vector["dst_y"]) - vector["h"] // 2, int(vector["dst_x"]) - vector["w"] // 2
             block = slice(max(top, 0), top + int(vector["h"])), slice(max(left, 0), left + int(vector["w"]))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -151,6 +152,21 @@ class TestExtraction:
         moved = made("motion", 8)
         assert moved.shape == (2, 8, 64, 64) and not moved[:, 0].any()
         assert moved[0, 1:].mean() > 0 and moved[0].abs().sum() > moved[1].abs().sum()
+
+    @pytest.mark.parametrize(("codec", "ending", "tells"), [("libx264", "mp4", True), ("libvpx-vp9", "webm", False)])
+    def test_a_codec_that_tells_no_motion_is_refused_and_stillness_is_not(self, tmp_path, codec, ending, tells) -> None:
+        file = tmp_path / f"still.{ending}"
+        with av.open(str(file), "w") as container:
+            stream = container.add_stream(codec, rate=8, width=64, height=48, pix_fmt="yuv420p")
+            for _ in range(3):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
+            container.mux(stream.encode(None))
+        assert not made("motion", 1, str(file)).any()  # of one frame nothing could be told
+        if tells:
+            assert not made("motion", 3, str(file)).any()
+        else:
+            with pytest.raises(BadRequest, match="as vp9 this video does not tell by how much its blocks move"):
+                made("motion", 3, str(file))
 
     def test_depth_is_the_estimators_on_the_released_scale(self, monkeypatch) -> None:
         seen = []
