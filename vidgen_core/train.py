@@ -125,11 +125,14 @@ def train(composed: Composed) -> list[Path]:
             # Parts take turns: a step of images between those of videos says nothing of the videos.
             bad = in_a_row[part] = 0 if math.isfinite(numbers["grad_norm"]) else in_a_row[part] + 1
             if bad > options["nonfinite_limit"]:
+                done = step + 1
+                kept = kept_if_finite(save, learner, checkpoints, accelerator)
                 shown = f" of {part}" if part else ""
                 raise VidgenError(
-                    f"The gradients were NaN or infinite in {bad} steps{shown} in a row, the last of them step "
-                    f"{step + 1} with {log.left_out}; none changed the weights. The last checkpoint is in "
-                    f"'{checkpoints.folder}'. Lower trainer.learning_rate or use trainer.mixed_precision=bf16 or no."
+                    f"The gradients were NaN or infinite in {bad} steps{shown} in a row, the last of them step {done} "
+                    f"with {log.left_out}; none changed the weights. {kept} With resume=true you may change "
+                    "trainer.mixed_precision to bf16 or no, or mend the data; a lower trainer.learning_rate needs "
+                    "another output.dir."
                 )
             if averaged is not None and not bad:
                 averaged.step(list(learner.trainables.values()))
@@ -210,6 +213,17 @@ def optimise(
     loss = sum(means.values())
     parts = {f"loss {batch.part}": loss} if batch.part else {}
     return batch.part, {"loss": loss, **parts, **means, "grad_norm": float(norm)}
+
+
+def kept_if_finite(save: Callable[[], None], learner: Learner, checkpoints: Checkpoints, accelerator: Any) -> str:
+    """Save unless the weights themselves are no numbers; returns what there is to go on from, as a sentence."""
+    wrong = [name for name, p in learner.trainables.items() if not whole(p.detach()).isfinite().all()]
+    if not wrong:
+        save()
+        return f"What was learnt is saved in '{checkpoints.folder}'."
+    last = checkpoints.index.get("last")
+    there = f"The last checkpoint is '{checkpoints.folder / last}'." if last else "There is no checkpoint."
+    return f"But '{wrong[0]}' itself holds NaN or infinity by now. {there}"
 
 
 def training_moments(composed: Composed) -> Moments:

@@ -352,7 +352,7 @@ class TestBadInput:
         said = failed(capsys, 1, *asked(tmp_path / "run", "trainer.nonfinite_limit=1", "trainer.max_steps=20"))
         assert "is left out, its gradients are NaN or infinite: 'a " in said
         assert "in 2 steps of " in said and "_to_video in a row, the last of them step" in said
-        assert "The last checkpoint is in" in said
+        assert "What was learnt is saved in" in said
         assert all(tensor.isfinite().all() for tensor in last(tmp_path / "run").values())
         kinds = [name for line in curve(tmp_path / "run")[3:] for name in line if name.startswith("loss ")]
         assert any(kind.endswith("_to_image") for kind in kinds[:-1])  # whose steps were good in between

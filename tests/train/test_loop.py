@@ -188,10 +188,30 @@ class TestNumbersThatAreNone:
         self, stories: Path, tmp_path: Path, broken_from: Any
     ) -> None:
         broken_from(range(4, 100))
-        more = ("trainer.max_steps=20", "trainer.nonfinite_limit=2")
-        with pytest.raises(VidgenError, match="3 steps in a row"):
+        more = ("trainer.max_steps=20", "trainer.nonfinite_limit=2", "trainer.checkpoint_every=100")
+        with pytest.raises(VidgenError, match="3 steps in a row.*What was learnt is saved in .*checkpoints"):
             train(composed(stories, tmp_path / "run", *more))
         assert all(torch.isfinite(tensor).all() for tensor in last(tmp_path / "run").values())
+        assert (tmp_path / "run/checkpoints/step_00000005").is_dir()  # the third of those that were left out
+
+    @pytest.mark.parametrize("every", [100, 1])
+    def test_weights_that_are_no_numbers_are_not_saved(
+        self, stories: Path, tmp_path: Path, broken_from: Any, monkeypatch: pytest.MonkeyPatch, every: int
+    ) -> None:
+        broken_from(range(2, 100))
+        whole = loop.optimise
+
+        def spoilt(learner: Any, *args: Any, **more: Any) -> Any:
+            found = whole(learner, *args, **more)
+            if args[3] == 1:  # the step
+                next(iter(learner.trainables.values())).data.fill_(float("nan"))
+            return found
+
+        monkeypatch.setattr(loop, "optimise", spoilt)
+        more = ("trainer.nonfinite_limit=0", f"trainer.checkpoint_every={every}")
+        there = "The last checkpoint is '.*step_00000001'" if every == 1 else "There is no checkpoint"
+        with pytest.raises(VidgenError, match=f"itself holds NaN or infinity by now. {there}"):
+            train(composed(stories, tmp_path / "run", *more))
 
 
 def test_a_full_disk_costs_nothing_that_was_written(
