@@ -34,6 +34,7 @@ from vidgen_core.training.checkpoints import Checkpoints
 from vidgen_core.training.export import write_result
 from vidgen_core.training.gradient_checkpointing import gradient_checkpointing
 from vidgen_core.training.interrupts import Interrupts
+from vidgen_core.training.latents import check_sizes
 from vidgen_core.training.learner import Learner, choose_trainables, dropout_of, parameters_of
 from vidgen_core.training.lock import lock
 from vidgen_core.training.log import TrainingLog
@@ -77,6 +78,7 @@ def train(composed: Composed) -> list[Path]:
         folder = claimed(chosen, run, resumed, accelerator, stack)
         stack.enter_context(memory_explained(options, lambda: caches(run, source), accelerator, folder))
         open_for_training(run, accelerator, stack)
+        check_sizes(run, source)
         learner = Learner(run, choose_trainables(run))
         if options["cache"] == "latents":
             source.cache = held_out.cache = run.latent_cache = latent_cache(run, folder)

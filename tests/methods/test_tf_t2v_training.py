@@ -120,6 +120,15 @@ class TestTraining:
         loop.train(run)
         assert [line["step"] for line in curve(tmp_path / "run")] == list(range(1, 9))  # 2 x 2 images in every fourth
 
+    def test_one_of_several_sizes_that_the_model_cannot_have_is_refused_before_the_first_step(
+        self, tmp_path: Path, capsys: Any
+    ) -> None:
+        write_video(tmp_path / "videos/0.mp4")
+        data = (f"data.videos={tmp_path / 'videos'}", "data.sizes=[32,[32,36]]", "data.frames=2")
+        said = failed(capsys, 2, "method=tf_t2v", "model=tiny", *data, f"output.dir={tmp_path / 'run'}")
+        assert "Frames of 32 x 36 pixels do not divide by 8" in said and "data.sizes" in said
+        assert not (tmp_path / "run/log.jsonl").exists()
+
     def test_an_image_changes_the_spatial_layers_alone(self, tmp_path: Path) -> None:
         moved = changed(tmp_path, "text_to_image")
         assert not any(is_over_time(name) for name in moved) and "denoiser.conv_in.weight" in moved

@@ -92,6 +92,11 @@ class Clips(ItemSource):
         """Whether clips begin where they began before."""
         return self.kind == "images" or self.start != "random"
 
+    @property
+    def sizes(self) -> frozenset[tuple[int, int]]:
+        """The one that every sample has."""
+        return frozenset({self.size})
+
     def held_out(self) -> Any:
         return self._validation
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidgen_core.data.epochs import NothingReadable
-from vidgen_core.data.sample import Batch, Draw, Source, extras_of, recurring
+from vidgen_core.data.sample import Batch, Draw, Source, extras_of, recurring, sizes_of
 from vidgen_core.errors import BadRequest, VidgenError
 from vidgen_core.noise import seed_of
 
@@ -90,6 +90,11 @@ class Mixture:
         """True where it is of all parts, False where one draws its frames at random."""
         found = {recurring(part.source) for part in self.parts.values()}
         return False if False in found else None if None in found else True
+
+    @property
+    def sizes(self) -> frozenset[tuple[int, int]]:
+        """Those of all parts."""
+        return frozenset().union(*(sizes_of(part.source) for part in self.parts.values()))
 
     def __len__(self) -> int:
         """Samples of an epoch, of which a part takes its share and shows ``times`` for each; 0 where one has no end."""

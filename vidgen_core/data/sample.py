@@ -149,6 +149,12 @@ def recurring(source: Source) -> bool | None:
     return found
 
 
+def sizes_of(source: Source) -> frozenset[tuple[int, int]]:
+    """Heights and widths that frames of a source have, its attribute ``sizes``; none where it does not say."""
+    found: frozenset[tuple[int, int]] = getattr(source, "sizes", frozenset())
+    return found
+
+
 def draw_of(
     step: int, micro: int, rank: int, *, accumulation: int, processes: int, batch_size: int, steps: int, seed: int
 ) -> Draw:

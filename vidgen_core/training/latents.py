@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from vidgen_core.data.pixels import to_model_range
+from vidgen_core.data.sample import sizes_of
 from vidgen_core.errors import BadRequest
 from vidgen_core.noise import seed_of
 
 if TYPE_CHECKING:
-    from vidgen_core.data.sample import Batch, Sample
+    from vidgen_core.data.sample import Batch, Sample, Source
     from vidgen_core.run import Run
 
 
@@ -39,6 +40,13 @@ def encoded(run: Run, batch: Batch, posterior: str = "sample") -> Tensor:
     if posterior == "sample":
         latents = latents + deviation * keyed_normal(batch, latents.shape[1:], "posterior").to(latents)
     return latents * run.backbone.vae.config.scaling_factor
+
+
+def check_sizes(run: Run, source: Source) -> None:
+    """Raise BadRequest for a size that ``encoded`` would refuse, of a source that says its sizes: late, where there are
+    several."""
+    for height, width in sorted(sizes_of(source)):
+        _check_size(run, height, width)
 
 
 def check_pixels(run: Run, method: str) -> None:
@@ -75,14 +83,18 @@ def _kept(run: Run, sample: Sample) -> Tensor:
 
 
 def _pixels(run: Run, sample: Sample) -> Tensor:
-    frames, multiple = sample.frames, run.backbone.size_multiple
-    assert frames is not None
-    if frames.shape[-2] % multiple or frames.shape[-1] % multiple:
+    assert sample.frames is not None
+    _check_size(run, *sample.frames.shape[-2:])
+    return sample.frames
+
+
+def _check_size(run: Run, height: int, width: int) -> None:
+    multiple = run.backbone.size_multiple
+    if height % multiple or width % multiple:
         raise BadRequest(
-            f"Frames of {frames.shape[-2]} x {frames.shape[-1]} pixels do not divide by {multiple}, as this model "
-            "needs. Choose another data.size."
+            f"Frames of {height} x {width} pixels do not divide by {multiple}, as this model needs. Choose another "
+            "data.size, or other data.sizes."
         )
-    return frames
 
 
 def keyed_normal(batch: Batch, shape: Sequence[int], purpose: str) -> Tensor:
