@@ -100,6 +100,35 @@ def test_a_damaged_member_is_replaced_and_named_without_its_temporary_copy(shard
     assert source(shards, shuffle=False, caption="any").draw(batch_draw(1)).samples[0].captions == ("any",)
 
 
+def test_samples_without_a_usable_member_are_left_out_and_named(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    with webdataset.TarWriter(str(shards / "world-00.tar")) as writer:
+        writer.write({"__key__": "b", "txt": "only text"})
+        writer.write({"__key__": "c", "avif": b"no kind that is read", "txt": "a picture"})
+    assert len(source(shards)) == 3
+    said = capsys.readouterr().err
+    assert "'world-00.tar': 2 samples hold no videos (.mp4" in said and "left out: b, c" in said
+    assert "world-01.tar" not in said
+
+
+def test_a_shard_that_is_cut_gives_what_comes_before_the_cut(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    data = source(shards)
+    file = shards / "world-01.tar"
+    file.write_bytes(file.read_bytes()[: data.items[5].media.offset + 10])
+    assert [packed.key for packed in source(shards).items] == [f"part/{number}" for number in range(5)]
+    assert "'world-01.tar' is cut (unexpected end of data): its first 2 samples are used" in capsys.readouterr().err
+    file.write_bytes(file.read_bytes()[:600])
+    with pytest.raises(BadRequest, match=r"world-01.tar' cannot be read \(unexpected end of data"):
+        source(shards)
+
+
+def test_of_a_picture_and_its_depth_the_picture_is_the_sample(tmp_path: Path) -> None:
+    depth, image = (write_image(tmp_path / f"{grey}.png", grey=grey).read_bytes() for grey in (3, 5))
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
+        writer.write({"__key__": "a", "depth.png": depth, "png": image, "txt": "a"})
+    (sample,) = source(tmp_path / "a.tar", kind="images").draw(batch_draw()).samples
+    assert shown(sample.frames) == [5]
+
+
 def test_a_shard_cut_after_it_was_indexed_breaks_its_samples_only(shards: Path) -> None:
     data = source(shards, shuffle=False)
     (shards / "world-00.tar").write_bytes(b"")

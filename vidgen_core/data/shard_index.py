@@ -26,7 +26,7 @@ import numpy as np
 from vidgen_core.data.clips import ENDINGS
 from vidgen_core.data.epochs import Broken
 from vidgen_core.data.latent_cache import file_identity
-from vidgen_core.data.shard_cache import ShardCache, is_remote
+from vidgen_core.data.shard_cache import ShardCache, base_name, is_remote
 from vidgen_core.errors import BadRequest
 
 TEXTS = ("txt", "caption", "text")
@@ -34,6 +34,12 @@ TEXTS = ("txt", "caption", "text")
 
 AT_ONCE = 4
 """Share of the cache, one of so many, that the remote shards fill whose samples are mixed with each other."""
+
+RULES = 2
+"""Changes where other members are taken for a sample, so that indices made before are not read."""
+
+NAMED = 3
+"""Samples that a line names."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
@@ -108,7 +114,7 @@ def _indexed(
     file = None
     if cache.folder is not None:
         state = (shard,) if is_remote(shard) else file_identity(Path(shard))
-        digest = hashlib.sha256(json.dumps([state, kind]).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(json.dumps([state, kind, RULES]).encode()).hexdigest()[:32]
         file = cache.folder / "index" / f"{digest}.json"
         if file.is_file():
             said = json.loads(file.read_text(encoding="utf-8"))
@@ -118,7 +124,7 @@ def _indexed(
     try:
         with cache.open(shard) as opened:
             size = os.fstat(opened.fileno()).st_size
-            samples = tuple(_members(library, shard, opened, kind))
+            samples = _samples(library, shard, opened, kind)
     except (Broken, OSError, tarfile.TarError) as error:
         raise BadRequest(
             f"The shard '{shard}' cannot be read ({error}). Is it a damaged or a compressed tar?"
@@ -147,8 +153,36 @@ def _stored(file: Path) -> tuple[Packed, ...]:
     )
 
 
-def _members(library: ModuleType, shard: str, file: BinaryIO, kind: str) -> Iterator[Packed]:
-    """The samples of one tar: neighbouring members whose names agree up to the first point."""
+def _samples(library: ModuleType, shard: str, file: BinaryIO, kind: str) -> tuple[Packed, ...]:
+    """The samples of one tar, of one that is cut those before the cut; what is left out is said."""
+    found: list[Packed] = []
+    without: list[str] = []
+    try:
+        for key, parts in _grouped(library, file):
+            media = [part for part in parts if f".{part.ending.rpartition('.')[2]}" in ENDINGS[kind]]
+            if not media:
+                without.append(key)
+                continue
+            texts = [part for ending in (*TEXTS, "json") for part in parts if part.ending == ending]
+            # Of a.depth.png and a.png the latter is the picture, and the former belongs to it.
+            shown = min(media, key=lambda part: "." in part.ending)
+            found.append(Packed(key, shard, shown, tuple(texts)))
+    except tarfile.TarError as error:
+        if not found:
+            raise
+        print(f"'{base_name(shard)}' is cut ({error}): its first {len(found)} samples are used", file=sys.stderr)
+    if without:
+        more = ", ..." if len(without) > NAMED else ""
+        print(
+            f"'{base_name(shard)}': {len(without)} samples hold no {kind} ({', '.join(ENDINGS[kind])}) and are left "
+            f"out: {', '.join(without[:NAMED])}{more}",
+            file=sys.stderr,
+        )
+    return tuple(found)
+
+
+def _grouped(library: ModuleType, file: BinaryIO) -> Iterator[tuple[str, list[Part]]]:
+    """Neighbouring members whose names agree up to the first point."""
     before = ""
     parts: list[Part] = []
     with tarfile.open(fileobj=file, mode="r:") as opened:
@@ -157,15 +191,10 @@ def _members(library: ModuleType, shard: str, file: BinaryIO, kind: str) -> Iter
             key, ending = library.tariterators.base_plus_ext(member.name)
             if not member.isreg() or not key or re.match(r"__[^/]*__($|/)", member.name):
                 continue
-            if key != before:
-                yield from _packed(before, shard, parts, kind)
-                before, parts = key, []
+            if key != before and parts:
+                yield before, parts
+                parts = []
+            before = key
             parts.append(Part(ending.lower(), member.offset_data, member.size))
-    yield from _packed(before, shard, parts, kind)
-
-
-def _packed(key: str, shard: str, parts: Sequence[Part], kind: str) -> Iterator[Packed]:
-    media = next((part for part in parts if f".{part.ending.rpartition('.')[2]}" in ENDINGS[kind]), None)
-    if media is not None:
-        texts = [part for ending in (*TEXTS, "json") for part in parts if part.ending == ending]
-        yield Packed(key, shard, media, tuple(texts))
+    if parts:
+        yield before, parts
