@@ -70,9 +70,10 @@ def _array(file: Path, key: str) -> np.ndarray:
         held = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BadRequest(f"{key} cannot be read ({' '.join(str(error).split())[:120]}). Is it damaged?") from error
-    if not isinstance(held, np.ndarray) or held.dtype.kind not in "buif":
+    if not isinstance(held, np.ndarray) or held.dtype.kind not in "buif" or not held.size:
         raise BadRequest(f"{key} holds no array of real numbers.")
-    return held
+    with np.errstate(over="ignore"):  # what becomes infinite is refused as that
+        return held.astype(np.float32)  # also from types that torch does not know
 
 
 def _pixels(file: Path, channels: int, num_frames: int, key: str) -> np.ndarray:

@@ -137,6 +137,22 @@ def test_validation_takes_the_middle_of_files_of_its_own(clips: Path) -> None:
     ] * 2
 
 
+def test_linked_folders_are_searched_and_links_in_circles_are_not_followed(clips: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    (linked / "inner").mkdir(parents=True)
+    (linked / "inner/disk").symlink_to(clips, target_is_directory=True)
+    (clips / "back").symlink_to(linked, target_is_directory=True)
+    own = [entry.name for entry in Folder(str(clips)).items if not entry.name.startswith("back/")]
+    assert [entry.name for entry in Folder(str(linked)).items] == [f"inner/disk/{name}" for name in own]
+
+
+def test_a_path_with_a_nul_is_replaced(clips: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    listing = write_lines(tmp_path / "list.txt", "b\0.png|||broken", "a.png|||whole")
+    batch = Folder(str(listing), kind="images", size=16, shuffle=False).draw(batch_draw())
+    assert batch.samples[0].captions == ("whole",) and "null" in batch.skipped[0][1]
+
+
 def test_a_damaged_image_is_replaced(clips: Path) -> None:
     (clips / "broken.png").write_bytes(b"no image")
     batch = source(clips, kind="images", shuffle=False).draw(batch_draw(0, 2))

@@ -77,6 +77,11 @@ class TestMaps:
         np.save(tmp_path / "histogram.npy", np.ones((2, 156)))
         assert read_map("histogram", str(tmp_path / "histogram.npy"), 2).shape == (156, 2, 1, 1)
 
+    @pytest.mark.parametrize("kind", [">f4", np.longdouble, np.uint16, "f8"])
+    def test_arrays_of_any_real_type_are_read(self, tmp_path, kind) -> None:
+        np.save(tmp_path / "depth.npy", np.arange(24).reshape(1, 4, 6).astype(kind))
+        assert torch.equal(read_map("depth", str(tmp_path / "depth.npy"), 1).flatten(), torch.arange(24.0))
+
     @pytest.mark.parametrize(
         ("name", "array", "message"),
         [
@@ -84,6 +89,8 @@ class TestMaps:
             ("motion", np.zeros((3, 4, 4)), r"must be \(frames, 2, height, width\)"),
             ("depth", np.full((3, 4, 4), np.nan), "holds NaN or infinity"),
             ("depth", np.array(["a"]), "no array of real numbers"),
+            ("depth", np.zeros((3, 0, 4)), "no array of real numbers"),
+            ("depth", np.full((3, 4, 4), 1e300), "holds NaN or infinity"),
         ],
     )
     def test_what_is_no_map_is_refused(self, tmp_path, name, array, message) -> None:

@@ -61,5 +61,5 @@ def _split(source: Clips, sizes: Sequence[Size]) -> dict[Size, Any]:
 def _own_size(source: Clips, item: int) -> Size | None:
     try:
         return source.own_size(item)
-    except (Broken, VidgenError, OSError):
+    except (Broken, VidgenError, OSError, ValueError):  # as where samples are drawn
         return None

@@ -81,7 +81,7 @@ class ItemSource(ABC):
             scenes: How many scenes it shows, where the batch agreed on a number.
 
         Raises:
-            Broken, VidgenError, OSError: it cannot be read.
+            Broken, VidgenError, OSError, ValueError: it cannot be read.
         """
 
     def held_out(self) -> ItemSource | None:
@@ -131,7 +131,7 @@ class ItemSource(ABC):
             item = int(order[(place + i) % len(order)])
             try:
                 sample = self.load(item, scenes, draw.rng(number))
-            except (Broken, VidgenError, OSError) as error:
+            except (Broken, VidgenError, OSError, ValueError) as error:  # the last of a path that holds a NUL
                 broken[self.name(item)] = str(error)
                 continue
             sample.number = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,12 +115,24 @@ def read_entries(key: str, path: str | None, root: str | None, metadata: str | N
         return [Entry(name, base / name, caption) for name, caption in read_listing(file)]
     if root is not None:
         raise BadRequest(f"data.root={root} is for the paths of a list; {key}={path} is a folder.")
-    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS[kind] and not p.name.startswith("."))
+    files = sorted(p for p in files_below(place) if p.suffix.lower() in ENDINGS[kind] and not p.name.startswith("."))
     if not files:
         raise BadRequest(f"{key}={path} holds no {kind} ({', '.join(ENDINGS[kind])}); data.kind is videos or images.")
     names = [file.relative_to(place).as_posix() for file in files]
     captions = _captions(metadata, names) if metadata is not None else {}
     return [Entry(name, file, captions.get(name)) for name, file in zip(names, files, strict=True)]
+
+
+def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files of a folder and of those in it, also of linked ones, but for links back to a folder around them."""
+    real = folder.resolve()
+    if real in above or not os.access(folder, os.R_OK | os.X_OK):
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from files_below(path, above | {real})
+        else:
+            yield path
 
 
 def _captions(metadata: str, names: Sequence[str]) -> Mapping[str, str]:
