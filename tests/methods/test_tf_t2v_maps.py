@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from tf_t2v_runs import SETTINGS, TINY
 from torch import Tensor
-from vidgen_tf_t2v import extract
+from torch.nn.functional import scaled_dot_product_attention
+from vidgen_tf_t2v import extract, map_encoder
 from vidgen_tf_t2v.conditions import footage, read_conditions, shown
 from vidgen_tf_t2v.extract import Extraction
 from vidgen_tf_t2v.maps import read_map
@@ -53,6 +54,12 @@ class TestMaps:
         method = TFT2V(conditions={"depth": str(tmp_path / "depth.npy")})
         video(request(num_inference_steps=3), {"tf_t2v": method}, SETTINGS)
         assert len(calls) == 1
+
+    def test_a_few_frames_at_a_time_have_the_channels_of_all_at_once(self, monkeypatch) -> None:
+        encoder, maps = map_encoder.MapEncoder(1, 4).eval(), torch.rand(2, 1, 5, 16, 24)
+        few = encoder(maps, (2, 3), scaled_dot_product_attention)
+        monkeypatch.setattr(map_encoder, "AT_ONCE", 100)
+        torch.testing.assert_close(few, encoder(maps, (2, 3), scaled_dot_product_attention))
 
     def test_pictures_count_by_brightness_or_by_colours(self, tmp_path) -> None:
         Image.new("RGB", (6, 4), (255, 0, 0)).save(tmp_path / "red.png")
