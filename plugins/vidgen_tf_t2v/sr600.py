@@ -1,8 +1,9 @@
 """SR600, VGen's network that refines finished videos: ModelScope's layout with three differences inside.
 
-Names and shapes are those of ModelScope, so the file does not tell that it is not: it must be said (``refine=``). What
-differs is how rows are padded and cut, for heights such as 90 cells that do not halve evenly, and what the decoder
-makes of its first two skips (FreeU, arXiv 2309.11497). N videos, F frames, C channels, h w latent cells.
+Names and shapes are those of ModelScope, so nothing but a file's name may tell that it is not: it must be said
+(``refine=``). What differs is how rows are padded and cut, for heights such as 90 cells that do not halve evenly, and
+what the decoder makes of its first two skips (FreeU, arXiv 2309.11497). N videos, F frames, C channels, h w latent
+cells.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.tuned import read_tensors
 from vidgen_tf_t2v.ddim import DIFFUSIONS
 from vidgen_tf_t2v.published import read_unet, reads_conditions
+
+MODELSCOPE = "text2video_pytorch_model.pth"
+"""The name under which ModelScope published the model that SR600 has the layout of."""
 
 FREE_U = ((1.1, 0.6), (1.2, 0.4))
 """Of the decoder's first two skips: factors of the first half of what comes from below, and of the skip's low waves."""
@@ -45,6 +49,11 @@ def load(
     if not file.is_file():
         raise BadRequest(
             f"tf_t2v.refine={path}: there is no such file. Give SR600's checkpoint, sr_step_110000_ema.pth."
+        )
+    if file.name == MODELSCOPE:
+        raise BadRequest(
+            f"tf_t2v.refine={path} is by its name ModelScope's model, which makes videos and refines none. Give "
+            "SR600's checkpoint, sr_step_110000_ema.pth."
         )
     tensors, _ = read_tensors(file)
     if reads_conditions(tensors):

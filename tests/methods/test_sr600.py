@@ -189,6 +189,9 @@ def test_mistakes_are_named(backbone, files, tmp_path: Path) -> None:
         refined(backbone, 2, **files | {"refine_steps": 700})
     with pytest.raises(BadRequest, match="tf_t2v.refine=.*there is no such file"):
         load(str(tmp_path / "none.pth"), files["refine_parts"])
+    (tmp_path / "text2video_pytorch_model.pth").touch()
+    with pytest.raises(BadRequest, match="tf_t2v.refine=.* is by its name ModelScope's model"):
+        load(str(tmp_path / "text2video_pytorch_model.pth"), files["refine_parts"])
     save_file({name: t.contiguous() for name, t in checkpoint(backbone).items()}, tmp_path / "tft2v.safetensors")
     with pytest.raises(
         BadRequest, match="tf_t2v.refine=.*tft2v.safetensors reads spatial conditions, which SR600 does"
