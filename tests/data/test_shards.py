@@ -129,6 +129,16 @@ def test_of_a_picture_and_its_depth_the_picture_is_the_sample(tmp_path: Path) ->
     assert shown(sample.frames) == [5]
 
 
+def test_shards_without_any_caption_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "mute.tar")) as writer:
+        for key in "ab":
+            writer.write({"__key__": key, "mp4": write_video(tmp_path / "clip.mp4").read_bytes()})
+    mute = str(tmp_path / "mute.tar")
+    with pytest.raises(BadRequest, match=r"data.labelled_videos=.*mute.tar: none of the 2 samples .*'mute.tar/a'"):
+        from_files(labelled_videos=mute)
+    assert list(from_files(videos=mute).parts) == ["image_to_video"]  # whose captions nobody reads
+
+
 def test_a_shard_cut_after_it_was_indexed_breaks_its_samples_only(shards: Path) -> None:
     data = source(shards, shuffle=False)
     (shards / "world-00.tar").write_bytes(b"")

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 from vidgen_core.data.buckets import in_buckets
-from vidgen_core.data.clips import Clips
 from vidgen_core.data.folder import Folder
 from vidgen_core.data.image_maps import ImageMaps
 from vidgen_core.data.mixture import Mixture, Part
@@ -138,7 +137,7 @@ def from_files(
             raise BadRequest(f"data.validation_{key}={held_out[key]} is given, but no data.{key}. Give both.")
     for kind, key in NEEDED.items():
         listed = opened.get(key)
-        if "text" in TOLD[kind] and shares.get(kind, 0) > 0 and isinstance(listed, Folder):
+        if "text" in TOLD[kind] and shares.get(kind, 0) > 0 and listed is not None:
             listed.check_captions(f"data.{key}={given[key]}")
             if held_out[key]:
                 listed.held_out().check_captions(f"data.validation_{key}={held_out[key]}")
@@ -164,7 +163,7 @@ def from_files(
     return joined(sources, shares, images_per_video)
 
 
-def _opened(key: str, path: str, validation: str | None, kept: Mapping[str, Any], **how: Any) -> Clips:
+def _opened(key: str, path: str, validation: str | None, kept: Mapping[str, Any], **how: Any) -> Folder | Shards:
     place = Path(path).expanduser()
     packed = path.partition("?")[0].endswith(".tar") or (place.is_dir() and any(place.glob("*.tar")))
     kind = "images" if key == "images" else "videos"

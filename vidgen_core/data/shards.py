@@ -22,7 +22,7 @@ from vidgen_core.data.epochs import Broken
 from vidgen_core.data.latent_cache import file_identity
 from vidgen_core.data.listing import CAPTIONS, caption_in
 from vidgen_core.data.shard_cache import ShardCache, base_name, is_remote
-from vidgen_core.data.shard_index import Part, ShardIndex
+from vidgen_core.data.shard_index import TEXTS, Part, ShardIndex
 from vidgen_core.errors import BadRequest, VidgenError
 
 WHAT = "a folder of .tar files, or their names: shards-{0000..0041}.tar, also as https://"
@@ -85,6 +85,14 @@ class Shards(Clips):
         if self.default is None:
             raise Broken(f"it has no caption: no txt part and no json part that holds one ({self.uncaptioned})")
         return self.default
+
+    def check_captions(self, key: str) -> None:
+        """Raise BadRequest, which names the key, where no sample at all may have a caption: nothing could be shown."""
+        if self.default is None and not any(sample.texts for sample in self.items):
+            raise BadRequest(
+                f"{key}: none of the {len(self)} samples has a caption, such as '{self.name(0)}': no "
+                f"{', '.join(TEXTS)} part and no json part ({self.uncaptioned})."
+            )
 
     def identity(self, item: int) -> tuple[Any, ...]:
         sample = self.items[item]
