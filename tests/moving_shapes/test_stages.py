@@ -34,6 +34,9 @@ TINY = {
 }
 
 
+SHIPPED = "pkg://vidgen_moving_shapes/weights/text_to_video"
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("moving_shapes")
@@ -184,7 +187,9 @@ def test_heads_begin_with_nothing_whatever_was_drawn_before() -> None:
 
 @pytest.fixture(scope="module")
 def cam(root: Path) -> Path:
-    return trained(root, "cam", trainer__max_steps=1, trainer__batch_size=1, trainer__sample_every=0)
+    return trained(
+        root, "cam", model__path=SHIPPED, trainer__max_steps=1, trainer__batch_size=1, trainer__sample_every=0
+    )
 
 
 def learnt(folder: Path) -> dict[str, torch.Tensor]:
@@ -198,7 +203,9 @@ def test_the_video_model_learns_to_continue_under_heads_that_ask_what_its_frames
 
 
 def test_the_anchor_is_learnt_after_the_last_frames_and_beside_them(root: Path, cam: Path) -> None:
-    folder = trained(root, "apm", trainer__max_steps=1, trainer__batch_size=1, trainer__sample_every=0)
+    folder = trained(
+        root, "apm", model__path=SHIPPED, trainer__max_steps=1, trainer__batch_size=1, trainer__sample_every=0
+    )
     assert {"denoising", "place", "identity"} < losses(folder).keys()
     before, after = learnt(cam), learnt(folder)
     assert {name.partition(".")[0] for name in after} == {"cam", "mergers", "resampler", "mixes"}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from vidgen_moving_shapes.captions import clip_caption, image_pair_caption
 from vidgen_moving_shapes.combinations import COMBINATIONS, ENTITIES, HELD_OUT_COMBINATIONS, HELD_OUT_IMAGES
+from vidgen_moving_shapes.palette import COLOURS
+from vidgen_moving_shapes.shapes import SHAPES
 from vidgen_moving_shapes.stories import draw_story
 from vidgen_moving_shapes.tokenizer import END, MAX_LENGTH, UNKNOWN, build_tokenizer
 from vidgen_moving_shapes.training import clips
@@ -97,6 +101,22 @@ def test_clips_for_training_show_no_held_out_combination(scenes: str, monkeypatc
     for i in range(200):
         DRAWN[scenes](rng, i / 200)
     assert len(painted) > 400 and not set(painted) & HELD_OUT_COMBINATIONS
+
+
+def test_brief_captions_leave_out_colour_and_ground_but_never_shape_and_motion() -> None:
+    asked = [replace(draw(1), numbers=(number,)) for number in range(8)]
+    brief, full = ([s for one in asked for s in source.draw(one).samples] for source in (Clips(brief=1.0), Clips()))
+    told = [sample.captions[0].split() for sample in brief]
+    assert {any(word in COLOURS for word in words) for words in told} == {True, False}
+    assert {"background" in words for words in told} == {True, False}
+    assert all(any(word in SHAPES for word in words) for words in told)
+    assert all(torch.equal(one.frames, other.frames) for one, other in zip(brief, full, strict=True))
+
+
+@pytest.mark.parametrize(("keys", "told"), [({"brief": 1.5}, "0 to 1"), ({"brief": 0.1, "scenes": "long"}, "single")])
+def test_a_share_of_brief_captions_that_cannot_be_is_refused(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        Clips(**keys)
 
 
 def test_a_picture_of_two_objects_has_three_depths_and_two_colours() -> None:

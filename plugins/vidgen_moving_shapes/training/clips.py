@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_core.errors import BadRequest, nearest
-from vidgen_moving_shapes.captions import clip_caption, pair_caption
-from vidgen_moving_shapes.combinations import HELD_OUT_COMBINATIONS, TRAINING_COMBINATIONS
+from vidgen_moving_shapes.captions import clip_caption, pair_caption, shortened_caption
+from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
 from vidgen_moving_shapes.motions import ENDLESS_MOTIONS
 from vidgen_moving_shapes.palette import RGB
 from vidgen_moving_shapes.shapes import CANVAS, SHAPES
 from vidgen_moving_shapes.stories import CHANGES, draw_story
+from vidgen_moving_shapes.told import told
 from vidgen_moving_shapes.training.images import PAIR_MOTIONS
 from vidgen_moving_shapes.world import CLIP_FRAMES, Layer, Scene, draw_pair_scene, draw_scene, play
 
@@ -66,15 +67,21 @@ class Clips:
     ``long_strided`` every second frame of them.
 
     A batch holds a fixed number of frames, so shorter clips are more; all of its clips have one length. Without
-    ``short`` there is no time at the beginning in which most are short.
+    ``short`` there is no time at the beginning in which most are short. ``brief`` is the share of clips of one scene
+    whose captions may leave out the colour, the ground or both.
 
-    Raises BadRequest for other scenes; and for a draw of several numbers, each of which would have a length of its own.
+    Raises BadRequest for other scenes; for a share outside 0 to 1, or of other scenes than single ones; and for a draw
+    of several numbers, each of which would have a length of its own.
     """
 
-    def __init__(self, scenes: str = "single", short: bool = True) -> None:
+    def __init__(self, scenes: str = "single", short: bool = True, brief: float = 0.0) -> None:
         if scenes not in DRAWN:
             raise BadRequest(f"data.scenes={scenes} is not a choice.{nearest(scenes, DRAWN)}")
-        self.scenes, self.short = scenes, short
+        if not 0 <= brief <= 1:
+            raise BadRequest(f"data.brief={brief} is a share of clips, from 0 to 1.")
+        if brief and scenes != "single":
+            raise BadRequest(f"data.brief={brief} is of clips of one scene: use data.scenes=single.")
+        self.scenes, self.short, self.brief = scenes, short, brief
 
     cache = None
 
@@ -93,7 +100,7 @@ class Clips:
             )
         rng = draw.rng(draw.numbers[0])
         progress = draw.progress if self.short else 1.0
-        clips = DRAWN[self.scenes](rng, progress)
+        clips = [_briefly(rng, clip, self.brief) for clip in DRAWN[self.scenes](rng, progress)]
         first = draw.numbers[0] * MOST_CLIPS
         return Batch([clip.sample(first + i) for i, clip in enumerate(clips)], draw)
 
@@ -193,6 +200,14 @@ def _draw_clip(rng: np.random.Generator, stride: int) -> CaptionedClip:
     return _captioned([scene], (clip_caption(entity, motion, ground, article),))
 
 
+def _briefly(rng: np.random.Generator, clip: CaptionedClip, share: float) -> CaptionedClip:
+    """The clip, or one of ``share`` of them with a caption that may leave out the colour, the ground or both."""
+    if not share or rng.random() >= share:
+        return clip
+    ((entity, motion, ground),) = told(clip.captions)
+    return replace(clip, captions=(shortened_caption(rng, entity, motion, ground, same_entity=True, same_ground=True),))
+
+
 def _draw_pair(rng: np.random.Generator) -> CaptionedClip:
     movers = [c for c in TRAINING_COMBINATIONS if c[1] in PAIR_MOTIONS]
     mover, motion, ground = movers[rng.integers(len(movers))]
@@ -205,8 +220,6 @@ def _draw_pair(rng: np.random.Generator) -> CaptionedClip:
 def _draw_endless(rng: np.random.Generator, length: int, stride: int = 1) -> CaptionedClip:
     entity, _, ground = TRAINING_COMBINATIONS[rng.integers(len(TRAINING_COMBINATIONS))]
     motion = ENDLESS_MOTIONS[rng.integers(len(ENDLESS_MOTIONS))]
-    if (entity, motion, ground) in HELD_OUT_COMBINATIONS:  # one of these motions, standing still, short clips have too
-        return _draw_endless(rng, length, stride)
     scene = draw_scene(rng, entity, motion, ground, length)[::stride]
     return _captioned([scene], (clip_caption(entity, motion, ground),))
 
