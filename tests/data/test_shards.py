@@ -117,7 +117,7 @@ def test_a_shard_that_is_cut_gives_what_comes_before_the_cut(shards: Path, capsy
     assert [packed.key for packed in source(shards).items] == [f"part/{number}" for number in range(5)]
     assert "'world-01.tar' is cut (unexpected end of data): its first 2 samples are used" in capsys.readouterr().err
     file.write_bytes(file.read_bytes()[:600])
-    with pytest.raises(BadRequest, match=r"world-01.tar' cannot be read \(unexpected end of data"):
+    with pytest.raises(BadRequest, match=r"world-01.tar' cannot be read \("):
         source(shards)
 
 

@@ -42,7 +42,7 @@ class OneClip:
         fit: ``stretch`` scales whole frames to ``size``, whatever their aspect, as decord does for its ``width`` and
             ``height``; ``resize_center`` keeps the aspect and cuts what is too much.
         parity: As published: a file that ends early gives fewer frames.
-        keys: What stands before the names of these options where the user writes them: ``tune_a_video.``, in messages.
+        keys: What stands before the names of these options where the user writes them: ``<method>.``, in messages.
 
     Attributes:
         cache: What the VAE made of the clip, or None; frames that are all kept there are not decoded.
