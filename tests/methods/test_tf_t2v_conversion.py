@@ -15,8 +15,9 @@ from vidgen_tf_t2v.networks import fresh
 from vidgen_tf_t2v.published import FIRST
 
 from vidgen_core.cli import main
-from vidgen_core.config import compose
+from vidgen_core.config import Composed, compose
 from vidgen_core.errors import BadRequest
+from vidgen_core.evaluation.comparison import begun, weights_of
 from vidgen_core.models import tiny
 from vidgen_core.models.backbone import Backbone
 from vidgen_core.models.loading import located
@@ -41,10 +42,14 @@ def folder(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path
     return place
 
 
+def asked(folder: Path, path: str, into: Path) -> Composed:
+    request = ["method=tf_t2v", "model=tf_t2v", f"model.path={folder / path}", f"model.parts={folder / 'parts'}"]
+    request += ["prompt=a", "num_inference_steps=1", "height=32", "width=32", "num_frames=2", "output.latents=true"]
+    return compose([*request, f"tf_t2v.encoder={CLIP}", f"output.dir={into}"])
+
+
 def latents(folder: Path, path: str, into: Path) -> Tensor:
-    asked = ["method=tf_t2v", "model=tf_t2v", f"model.path={folder / path}", f"model.parts={folder / 'parts'}"]
-    asked += ["prompt=a", "num_inference_steps=1", "height=32", "width=32", "num_frames=2", "output.latents=true"]
-    generate(compose([*asked, f"tf_t2v.encoder={CLIP}", f"output.dir={into}"]))
+    generate(asked(folder, path, into))
     return load_file(into / "latents.safetensors")["latents"]
 
 
@@ -60,6 +65,18 @@ def test_the_network_is_one_that_diffusers_reads_with_its_scheduler(folder, back
 def test_either_makes_the_same_video(folder, tmp_path) -> None:
     ours, theirs = (latents(folder, path, tmp_path / path.replace("/", "_")) for path in ("out", "tft2v.pth"))
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["tft2v.pth", "out"])
+def test_a_comparison_knows_the_weights_of_either_again(folder, path, tmp_path) -> None:
+    into = tmp_path / "video"
+    generate(asked(folder, path, into))
+    again = asked(folder, path, into)
+    weights = weights_of({into: again})[into]
+    assert weights
+    assert begun(into, again, weights, fresh=False)
+    with pytest.raises(BadRequest, match="made with other weights"):
+        begun(into, again, {name: "another" for name in weights}, fresh=False)
 
 
 def test_what_was_trained_becomes_the_published_file_and_goes_back(folder, backbone) -> None:

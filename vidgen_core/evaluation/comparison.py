@@ -192,7 +192,8 @@ def begun(
     ]
     before, now = flatten(record["config"]), flatten(composed.config)
     changed += [key for key in decisive if before.get(key) != now.get(key)]
-    if record.get("weights") and dict(record["weights"]) != dict(weights) and weights:
+    # A model may be of more parts than its path tells, and a part have another name in its record.
+    if record.get("weights") and not set(weights.values()) <= set(record["weights"].values()):
         changed.append("weights")
     if changed:
         if fresh:
@@ -220,9 +221,10 @@ def weights_of(runs: Mapping[Path, Composed]) -> dict[Path, dict[str, str]]:
 def _hashes(path: str | None, variant: str | None) -> dict[str, str]:
     if not path:
         return {}
-    from vidgen_core.models.loading import hashes, resolve
+    from vidgen_core.models.loading import file_hash, hashes, located, resolve
 
-    return hashes(resolve(path), variant)
+    file = located(path)
+    return {file.name: file_hash(file)} if file.is_file() else hashes(resolve(path), variant)
 
 
 def _plain(stories: Stories) -> dict[str, list[str]]:
