@@ -50,7 +50,27 @@ def _math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1) @ v
 
 
-BACKENDS: dict[str, Attend] = {"sdpa": _sdpa, "flash": _flash, "xformers": _xformers, "math": _math}
+MOST_ROWS = 65_535
+"""B of one call: a larger grid is refused by CUDA (pytorch issue 146704, xformers issue 845). Attention along the
+frames has a row for every place of every video, so training on many small videos reaches it."""
+
+
+def _in_calls(kernel: Attend) -> Attend:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[0] <= MOST_ROWS:
+            return kernel(q, k, v)
+        calls = zip(*(x.split(MOST_ROWS) for x in (q, k, v)), strict=True)
+        return torch.cat([kernel(*call) for call in calls])
+
+    return attend
+
+
+BACKENDS: dict[str, Attend] = {
+    "sdpa": _in_calls(_sdpa),
+    "flash": _in_calls(_flash),
+    "xformers": _in_calls(_xformers),
+    "math": _math,
+}
 
 
 def backend(name: str, device: torch.device, dtype: torch.dtype) -> tuple[str, Attend]:
