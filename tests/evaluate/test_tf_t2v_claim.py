@@ -19,8 +19,9 @@ def test_rows_differ_in_what_they_are_shown_and_in_nothing_else(tmp_path: Path) 
     shown = {name: (c["data"]["videos"], c["data"]["labelled_videos"]) for name, c in trainings.items()}
     assert shown == {
         "images": (0, 0),
-        "videos": (4, 0),
-        "more_videos": (8, 0),
+        "once": (1, 0),
+        "twice": (2, 0),
+        "videos": (8, 0),
         "no_coherence": (8, 0),
         "labelled": (0, 4),
         "labelled_and_videos": (8, 4),

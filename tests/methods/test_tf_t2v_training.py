@@ -110,6 +110,15 @@ class TestTraining:
             assert ("coherence" in line) == kind.endswith("video")
             assert line["loss"] == line[f"loss {kind}"] > 0
 
+    def test_motion_words_can_be_asked_of_captioned_videos_by_heads_that_are_thrown_away(self, tmp_path: Path) -> None:
+        loop.train(composed(tmp_path / "run", "objective=moving_shapes_joint"))
+        for line in curve(tmp_path / "run"):
+            assert {"position", "change", "path"} & line.keys() == (
+                {"position", "change", "path"} if "loss text_image_to_video" in line else set()
+            )
+        learnt = load_file(tmp_path / "run/methods/tf_t2v.safetensors")
+        assert learnt and not [name for name in learnt if "heads" in name]
+
     def test_files_are_gone_through_as_often_as_epochs_say(self, tmp_path: Path) -> None:
         for place in range(4):
             write_image(tmp_path / f"images/{place}.png", grey=place).with_suffix(".txt").write_text("a grey picture")

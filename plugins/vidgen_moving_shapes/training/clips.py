@@ -39,7 +39,7 @@ MOST_CLIPS = 64
 @dataclass(frozen=True)
 class CaptionedClip:
     """frames (F, CANVAS, CANVAS, 3) uint8, captions that each cover F / len(captions) frames, `path` (F, 10), see
-    ``_path``, `identity` (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in -1..1,
+    ``path_of``, `identity` (F, 10): colour of the object in -1..1, which of SHAPES it is, colour of the ground in -1..1
     and `place` (F, 3): x and y of the object from the middle of the canvas, in tens of pixels, and its size."""
 
     frames: NDArray[np.uint8]
@@ -163,27 +163,33 @@ DRAWN: dict[str, Callable[[np.random.Generator, float], Sequence[CaptionedClip]]
 
 def _captioned(scenes: Sequence[Scene], captions: tuple[str, ...], first: int = 0) -> CaptionedClip:
     """``first``: the layer of the object that the captions name first, of which the numbers tell."""
-    layers = [scene.layers[first] for scene in scenes]
-    tracks = [np.column_stack([layer.track.centre / 10, layer.track.size / 3]) for layer in layers]
+    layers, tracks = [scene.layers[first] for scene in scenes], _tracks(scenes, first)
     identity = np.concatenate(
         [np.tile(_identity(layer, s.ground), (len(layer.track), 1)) for layer, s in zip(layers, scenes, strict=True)]
     )
     place = np.concatenate(tracks) - (CANVAS / 20, CANVAS / 20, USUAL_SIZE / 3)
-    told = (part.astype(np.float32) for part in (_path(tracks), identity, place))
-    return CaptionedClip(play(scenes), captions, *told)
+    return CaptionedClip(
+        play(scenes), captions, path_of(scenes, first), identity.astype(np.float32), place.astype(np.float32)
+    )
 
 
-def _path(tracks: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(F, 10) from x, y (in tens of pixels) and size (in threes) in each scene: the frame's place in its scene, -1..1;
-    how the scene changes them, their slope against the place; where they are, relative to the scene's mean, and to the
-    clip's."""
+def path_of(scenes: Sequence[Scene], first: int = 0) -> NDArray[np.float32]:
+    """(F, 10) of the layer ``first``, from x, y (in tens of pixels) and size (in threes) in each scene: the frame's
+    place in its scene, -1..1; how the scene changes them, their slope against the place; where they are, relative to
+    the scene's mean, and to the clip's."""
+    tracks = _tracks(scenes, first)
     rows, mean = [], np.concatenate(tracks).mean(axis=0)
     for track in tracks:
         place = np.linspace(-1, 1, len(track))[:, None]
         within = track - track.mean(axis=0)
         change = np.broadcast_to(3 * (within * place).mean(axis=0), within.shape)
         rows.append(np.hstack([place, change, within, track - mean]))
-    return np.concatenate(rows)
+    return np.concatenate(rows).astype(np.float32)
+
+
+def _tracks(scenes: Sequence[Scene], first: int) -> list[NDArray[np.float64]]:
+    layers = [scene.layers[first] for scene in scenes]
+    return [np.column_stack([layer.track.centre / 10, layer.track.size / 3]) for layer in layers]
 
 
 def _identity(layer: Layer, ground: RGB) -> NDArray[np.float64]:

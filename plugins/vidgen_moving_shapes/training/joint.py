@@ -13,6 +13,7 @@ from vidgen_core.data.mixture import Mixture
 from vidgen_core.data.sample import Batch, Draw, Sample
 from vidgen_moving_shapes.captions import clip_caption, image_caption
 from vidgen_moving_shapes.combinations import TRAINING_COMBINATIONS
+from vidgen_moving_shapes.training.clips import path_of
 from vidgen_moving_shapes.world import CLIP_FRAMES, Scene, draw_scene
 
 Painted = tuple[Scene, str]
@@ -25,7 +26,7 @@ class Paintings:
     Args:
         paint: Paints one from its random numbers.
         count: How many different ones there are; None is no end. Fewer are the first of more.
-        captioned: Whether samples have their captions.
+        captioned: Whether samples have their captions, and those of several frames the ``path`` that these tell of.
         depth: Whether samples carry the exact ``depth`` (F, 1, CANVAS, CANVAS), near is 0.8 and far 0.1.
     """
 
@@ -59,6 +60,8 @@ class Paintings:
         scene, caption = self.paint(draw.rng(number % self.count if self.count else number))
         frames = torch.from_numpy(scene.frames()).permute(0, 3, 1, 2).contiguous()
         extra = {"depth": torch.from_numpy(scene.nearness())[:, None]} if self.depth else {}
+        if self.captioned and len(frames) > 1:
+            extra["path"] = torch.from_numpy(path_of([scene]))
         told = caption if self.captioned else ""
         return Sample((told,), (len(frames),), frames, extra=extra, name=caption, number=number)
 
