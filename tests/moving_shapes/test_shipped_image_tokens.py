@@ -48,6 +48,6 @@ def test_the_stages_that_made_it_train_the_image_layers_alone_on_videos_without_
         learnt_from.append(composed["weights"]["tf_t2v"])
         assert composed["trainer"]["trainable"] == "none"
         assert (composed["data"]["images"], composed["data"]["labelled_videos"]) == (0, 0)
-        assert composed["model"]["path"] == str(tmp_path / "brief" / "model")
+        assert composed["model"]["path"] == str(tmp_path / "brief_again" / "model")
     first = str(tmp_path / "image_tokens" / "methods" / "tf_t2v.safetensors")
     assert learnt_from == [None, first]  # anew, whatever the package brings
