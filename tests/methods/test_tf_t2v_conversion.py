@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vgen_weights import checkpoint, network
@@ -75,8 +76,11 @@ def test_a_comparison_knows_the_weights_of_either_again(folder, path, tmp_path) 
     weights = weights_of({into: again})[into]
     assert weights
     assert begun(into, again, weights, fresh=False)
-    with pytest.raises(BadRequest, match="made with other weights"):
-        begun(into, again, {name: "another" for name in weights}, fresh=False)
+    recorded = yaml.safe_load((into / "run.yaml").read_text())["weights"]
+    swapped = dict(zip(recorded, reversed(recorded.values()), strict=True))
+    for other in ({name: "another" for name in weights}, swapped):
+        with pytest.raises(BadRequest, match="made with other weights"):
+            begun(into, again, other, fresh=False)
 
 
 def test_what_was_trained_becomes_the_published_file_and_goes_back(folder, backbone) -> None:

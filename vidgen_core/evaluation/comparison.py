@@ -193,7 +193,10 @@ def begun(
     before, now = flatten(record["config"]), flatten(composed.config)
     changed += [key for key in decisive if before.get(key) != now.get(key)]
     # A model may be of more parts than its path tells, and a part have another name in its record.
-    if record.get("weights") and not set(weights.values()) <= set(record["weights"].values()):
+    known = dict(record.get("weights") or {})
+    if known and any(
+        known.get(name, digest) != digest or digest not in known.values() for name, digest in weights.items()
+    ):
         changed.append("weights")
     if changed:
         if fresh:
